@@ -6,14 +6,12 @@ __all__ = ['FASHION_EXTRACTOR', 'INCEPTION_EXTRACTOR', 'conv_block', 'FeatureNet
            'load_feature_network', 'make_feature_network', 'train_command', 'main', 'FashionFeatures',
            'register_fashion_features', 'extractor_for', 'create_extractor']
 
-# %% ../nbs/08_features.ipynb #28d6082f
+# %% ../nbs/08_features.ipynb #afdf23a9
 import json
-import math
 import os
 import platform
 import sys
 import time
-import urllib.error
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -255,7 +253,7 @@ def main():
 # %% ../nbs/08_features.ipynb #b8c9ea99
 if __name__ == "__main__" and "__file__" in globals(): main()
 
-# %% ../nbs/08_features.ipynb #aea60d83
+# %% ../nbs/08_features.ipynb #36a09e90
 FASHION_EXTRACTOR = "fashion-cnn-64"
 INCEPTION_EXTRACTOR = "inception-v3-compat"
 
@@ -290,7 +288,7 @@ class FashionFeatures(FeatureExtractorBase):
         found = {"64": features, "logits": self.network.head(features)}
         return tuple(found[name] for name in self.features_list)
 
-
+# %% ../nbs/08_features.ipynb #012aade5
 def register_fashion_features():
     "Make the extractor known to torch-fidelity under the name that is returned; doing it again changes nothing."
     if FASHION_EXTRACTOR not in FEATURE_EXTRACTORS_REGISTRY:

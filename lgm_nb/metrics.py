@@ -5,8 +5,7 @@ __all__ = ['LatentStatistics', 'StatisticsShift', 'psnr', 'ssim', 'principal_com
            'sample_metrics', 'recognised', 'explained_variance', 'latent_statistics', 'statistics_shift', 'linear_cka',
            'gflops']
 
-# %% ../nbs/09_metrics.ipynb #6b9a8314
-import math
+# %% ../nbs/09_metrics.ipynb #7dd1de09
 from collections import namedtuple
 from dataclasses import dataclass
 

@@ -27,7 +27,7 @@ from .errors import UserError
 from .files import load_json, save_json, written_beside
 from .settings import comparable, flatten
 
-# %% ../nbs/11_runs.ipynb #e7cc43ed
+# %% ../nbs/11_runs.ipynb #3f3f9cac
 def environment():
     "Versions, commit and machine, for the record."
     versions = {}
@@ -59,6 +59,14 @@ class Run:
         different = [f"{k} is {here.get(k, 'not set')} here and {there.get(k, 'not set')} there" for k in sorted(here | there) if here.get(k) != there.get(k)]
         if different:
             raise UserError(f"{self.folder} was made with other settings ({'; '.join(different[:5])}); use those, or choose another folder with --out.")
+
+    @staticmethod
+    def finished(settings):
+        "(metrics, timing) when the folder of these settings holds a finished run, else None."
+        folder = Path(settings.out)
+        if settings.stage != "all" or not (folder / "metrics.json").exists(): return None
+        run = Run(settings)
+        return load_json(run.path("metrics.json")), load_json(run.path("timing.json"))
 
     def path(self, name): return self.folder / name
 

@@ -19,7 +19,7 @@ from .generator import DiT, GeneratorSettings
 from .merging import MergePattern
 from .tokenizer import Tokenizer, TokenizerSettings
 
-# %% ../nbs/10_settings.ipynb #26c720a0
+# %% ../nbs/10_settings.ipynb #45946fec
 @dataclass
 class DataSettings:
     "Where images come from."
@@ -36,9 +36,9 @@ class DataSettings:
 @dataclass
 class TokenizerTraining:
     "How the tokenizer learns."
-    steps: int = 2000
+    steps: int = 1200
     "Training steps."
-    batch_size: int = 32
+    batch_size: int = 64
     "Images in a step."
     matrix_lr: float = 5e-3
     "Learning rate of Muon, for the matrices."
@@ -48,9 +48,9 @@ class TokenizerTraining:
     "Steps over which the rates rise; they fall as a cosine afterwards."
     clip: float = 1.0
     "Largest norm of the gradient."
-    lengths: tuple[int, ...] = (4, 8, 16, 32, 48, 64)
+    lengths: tuple[int, ...] = (4, 8, 16, 32, 64)
     "Token counts to train on, one drawn for each step."
-    length_weights: tuple[float, ...] = (2, 2, 2, 2, 1, 1)
+    length_weights: tuple[float, ...] = (3, 2, 2, 1, 1)
     "How often each length is drawn, in proportion."
     align_weight: float = 0.25
     "Weight of the alignment loss."
@@ -190,7 +190,7 @@ def forward_cost(function, parameters):
     activations = sum(t.numel() * t.element_size() for t in kept.values() if t.shape not in weights and t.T.shape not in weights)
     return counter.get_total_flops() / 1e9, 16 * sum(p.numel() for p in parameters) + activations
 
-# %% ../nbs/10_settings.ipynb #0ca7610c
+# %% ../nbs/10_settings.ipynb #c168c77e
 def plan(settings, images=None, classes=10):
     """What a run would do, as {stage: facts}: parameters, tokens, GFLOPs and memory of a step, steps, passes over the data.
 
@@ -203,7 +203,7 @@ def plan(settings, images=None, classes=10):
         generator = DiT(s.tokenizer.tokens, s.tokenizer.channels, classes, s.generator)
         z, time, y = torch.empty(1, s.tokenizer.tokens, s.tokenizer.channels), torch.empty(1), torch.zeros(1, dtype=torch.long)
     found = {}
-    for name, model, training, run in (("tokenizer", tokenizer, t, lambda: tokenizer(x, s.tokenizer.tokens).images),
+    for name, model, training, run in (("tokenizer", tokenizer, t, lambda: tokenizer.decode(tokenizer.encode(x))),
                                        ("generator", generator, g, lambda: generator(z, time, y))):
         cost, held = forward_cost(run, list(model.parameters()))
         weights = 16 * sum(p.numel() for p in model.parameters())
