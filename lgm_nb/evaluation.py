@@ -2,10 +2,11 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'one_of_each', 'reconstruction_grid', 'draw', 'sampling_noise', 'sample_grid', 'measure_reconstructions',
-           'draw_many', 'real_features', 'measure_samples', 'evaluate', 'smooth', 'draw_losses', 'curves',
-           'save_pictures', 'print_table']
+           'draw_many', 'real_features', 'agreement', 'measure_samples', 'peak_memory_gb', 'evaluate', 'smooth',
+           'draw_losses', 'curves', 'save_pictures', 'print_table']
 
-# %% ../nbs/11b_evaluation.ipynb #0056b25f
+# %% ../nbs/11b_evaluation.ipynb #258e65b0
+import sys
 import time
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from .errors import UserError
-from .features import load_feature_network
+from .features import load_feature_network, predict
 from .files import save_json, written_beside
 from .flow import sample
 from .metrics import extract_features, gflops, principal_components, psnr, recognised, sample_metrics, ssim
@@ -88,41 +89,62 @@ def real_features(images, count):
     try: return extract_features(images.images[:count])
     except UserError as error: print(error)
 
-# %% ../nbs/11b_evaluation.ipynb #0b103ca8
-def measure_samples(generator, tokenizer, latents, K, settings, reference, network, progress):
-    "(quality, speed) of samples at K tokens, as plain numbers."
+# %% ../nbs/11b_evaluation.ipynb #506c546c
+def agreement(now, full):
+    """How far samples at two lengths from the same noise show the same thing, as the feature network sees it.
+
+    now, full: (features (n, 64), logits (n, 10)), of this length and of the first one measured; `full` is filled when
+    empty. Shares and cosines; `cosine_other_noise` compares with other noise of the same class (classes in turn).
+    """
+    if not full: full.extend(now)
+    cosine = lambda a, b: torch.cosine_similarity(a - full[0].mean(0), b - full[0].mean(0)).mean().item()
+    return dict(same_class=(now[1].argmax(1) == full[1].argmax(1)).double().mean().item(), cosine=cosine(now[0], full[0]),
+                cosine_other_noise=cosine(now[0], full[0].roll(full[1].shape[1], 0)))
+
+
+def measure_samples(generator, tokenizer, latents, K, settings, reference, network, full, progress):
+    "(quality, speed) of samples at K tokens, as plain numbers; full: see `agreement`."
     count = settings.evaluation.samples
     images, y, seconds = draw_many(generator, tokenizer, latents, K, count, settings, progress)
     quality = dict(guidance=settings.guidance_for(K))
     if reference is not None: quality |= sample_metrics(images, reference, seed=settings.seed)
-    if network is not None: quality["recognised"] = recognised(images, y, network)
+    if network is not None: quality |= dict(recognised=recognised(images, y, network)) | agreement(predict(network, images), full)
     device = generator.pos.device
     cost = gflops(lambda: draw(generator, tokenizer, latents, y[:1].to(device), K, sampling_noise(1, settings), settings))
     return quality | dict(gflops_per_image=cost), dict(images_per_second=count / seconds)
 
 
-def evaluate(run, tokenizer, generator, latents, data):
+def peak_memory_gb():
+    "Largest resident memory of this process so far, in GB; 0 where the system does not tell."
+    try: import resource
+    except ImportError: return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None):
     """Measure everything at every length; writes metrics.json, timing.json and the pictures; returns both as dictionaries.
 
-    metrics.json depends on the settings alone; what depends on the machine's mood goes to timing.json.
+    metrics.json depends on the settings alone; what depends on the machine's mood goes to timing.json, with `seconds`
+    of the stages before and the time since `began` (time.monotonic).
     """
     s, e = run.settings, run.settings.evaluation
     grey = (s.tokenizer.image_channels, s.tokenizer.image_size) == (1, 28) and data.name.startswith("fashion")
     network = load_feature_network().to(run.device) if grey else None
     reference = real_features(data.test, max(e.samples, 1000))
-    lengths, timing = {}, {}
+    lengths, speed, full, began = {}, {}, [], time.monotonic() if began is None else began
     with tqdm(total=e.samples * len(e.lengths), desc="samples", unit="img", disable=None) as progress:
         for K in e.lengths:
-            quality, timing[K] = measure_samples(generator, tokenizer, latents, K, s, reference, network, progress)
+            quality, speed[K] = measure_samples(generator, tokenizer, latents, K, s, reference, network, full, progress)
             lengths[K] = measure_reconstructions(tokenizer, data.test, K, e.images, e.batch_size) | quality
     line = principal_components(data.train.images[:10000], data.test.images[:e.images], [K * s.tokenizer.channels for K in e.lengths])
     metrics = dict(settings=digest(comparable(s)), data=data.source, seed=s.seed, reconstructed=min(e.images, len(data.test)), samples=e.samples,
                    ema=s.generator_training.ema, guidance_mode=e.guidance_mode, points=e.points, shift=e.shift,
                    extractor=reference.extractor.get_name() if reference is not None else None,
                    lengths=lengths, principal_components=line)
-    save_json(run.path("metrics.json"), metrics)
-    save_json(run.path("timing.json"), timing)
     save_pictures(run, tokenizer, generator, latents, data, metrics)
+    timing = dict(lengths=speed, seconds=dict(seconds or {}, this_call=time.monotonic() - began), peak_memory_gb=peak_memory_gb())
+    save_json(run.path("timing.json"), timing)
+    save_json(run.path("metrics.json"), metrics)
     return metrics, timing
 
 # %% ../nbs/11b_evaluation.ipynb #a0b5bf86
@@ -162,14 +184,14 @@ def save_pictures(run, tokenizer, generator, latents, data, metrics):
         with written_beside(run.path(f"{name}.png")) as beside: figure.savefig(beside, format="png", dpi=110)
         plt.close(figure)
 
-# %% ../nbs/11b_evaluation.ipynb #da929c17
+# %% ../nbs/11b_evaluation.ipynb #5c3e3466
 COLUMNS = (("psnr", "PSNR dB", 2), ("ssim", "SSIM", 3), ("frechet", "Frechet", 2), ("precision", "precision", 2), ("recall", "recall", 2),
-           ("recognised", "recognised", 2), ("guidance", "guidance", 1), ("gflops_per_image", "GFLOPs/img", 2), ("images_per_second", "images/s", 1))
+           ("recognised", "recognised", 2), ("same_class", "same class", 2), ("cosine", "cosine", 2), ("guidance", "guidance", 1), ("gflops_per_image", "GFLOPs/img", 2), ("images_per_second", "images/s", 1))
 
 
 def print_table(metrics, timing):
     "The results at each token count, as text."
-    rows = {K: values | timing.get(K, {}) for K, values in metrics["lengths"].items()}
+    rows = {K: values | timing["lengths"].get(K, {}) for K, values in metrics["lengths"].items()}
     columns = [c for c in COLUMNS if any(c[0] in row for row in rows.values())]
     print(f"{'K':>4} " + " ".join(f"{title:>11}" for _, title, _ in columns))
     for K, row in rows.items():

@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['BOTH', 'IGNORED', 'read_pickle', 'tokenizer_names', 'generator_names', 'clean_names', 'depth_of', 'listed',
-           'check_names', 'fill', 'square_side', 'tokenizer_settings', 'tokenizer_from_authors',
-           'generator_from_authors', 'reference_weights', 'pick_state', 'heads_in', 'load_authors_tokenizer',
-           'load_authors_generator', 'load_authors_patterns', 'AuthorsLatents', 'load_authors_latents']
+           'check_names', 'fill', 'shape_of', 'tokenizer_settings', 'tokenizer_from_authors', 'generator_from_authors',
+           'reference_weights', 'pick_state', 'load_authors_tokenizer', 'load_authors_generator',
+           'load_authors_patterns', 'AuthorsLatents', 'load_authors_latents']
 
 # %% ../nbs/13_interop.ipynb #6882d382
 import argparse
@@ -25,7 +25,7 @@ from .latents import LatentSet, LatentStatistics
 from .merging import MergePattern
 from .tokenizer import Tokenizer, TokenizerSettings
 
-# %% ../nbs/13_interop.ipynb #212b9a35
+# %% ../nbs/13_interop.ipynb #1a45a7a4
 def read_pickle(path):
     """What a .pt or .pth file holds, read without running anything: tensors, plain containers and `argparse.Namespace`.
 
@@ -34,7 +34,8 @@ def read_pickle(path):
     path = Path(path)
     if not path.is_file(): raise UserError(f"There is no file {path}; check the path.")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:                                     # a damaged pickle can fail in any way
         asked = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
@@ -76,7 +77,7 @@ def generator_names(depth):
         linear[f"{theirs}.adaLN_modulation.1"] = f"{ours}.modulation.linear"
     return names | {f"{a}.{part}": f"{b}.{part}" for a, b in linear.items() for part in BOTH}
 
-# %% ../nbs/13_interop.ipynb #80b92939
+# %% ../nbs/13_interop.ipynb #c90491e4
 IGNORED = re.compile(r"(decoder\.model\.patch_embed|quantize\.codebook_used|decoder_dino|post_quant_conv_dino|to_pixel_dino|repa_model)(\.|$)")
 
 
@@ -88,9 +89,9 @@ def clean_names(state_dict):
 
 
 def depth_of(tensors, prefix):
-    "Number of transformer blocks named prefix.0, prefix.1, ..."
+    "Number of transformer blocks named prefix.0, prefix.1, ...; no more than there are tensors."
     found = [re.match(re.escape(prefix) + r"\.(\d+)\.", name) for name in tensors]
-    return max((int(m[1]) + 1 for m in found if m), default=1)
+    return min(max((int(m[1]) + 1 for m in found if m), default=1), len(tensors) + 1)
 
 
 def listed(kind, names, cap=12):
@@ -114,32 +115,30 @@ def fill(model, tensors, names):
     model.load_state_dict({ours: tensors[theirs] for theirs, ours in names.items()})
     return model.eval()
 
-# %% ../nbs/13_interop.ipynb #7b79df9f
-def square_side(patches):
-    side = math.isqrt(max(patches, 0))
-    if side < 1 or side * side != patches:
-        raise UserError(f"encoder.model.pos_embed has {patches} patch positions, which make no square image; give weights of a square image size.")
-    return side
+# %% ../nbs/13_interop.ipynb #b6a320c9
+def shape_of(tensors, name, axes):
+    "The shape of a tensor; another number of axes raises `UserError`."
+    shape = tuple(tensors[name].shape)
+    if len(shape) != axes or 0 in shape: raise UserError(f"{name} has shape {shape}, not {axes} axes; give the authors' state dict as it is.")
+    return shape
 
 
-def tokenizer_settings(tensors, num_heads, names_kw):
+def tokenizer_settings(tensors, encoder_depth, decoder_depth, layer_scale, num_heads=None):
     "Every size of the authors' tokenizer, read off the shapes (names already checked)."
-    shape = {name: tuple(t.shape) for name, t in tensors.items()}
-    for name, axes in (("encoder.model.patch_embed.proj.weight", 4), ("encoder.model.pos_embed", 3), ("quantize.embedding", 3),
-                       ("encoder.latent_pos_embed", 3), ("merge_module.embeddings", 2), ("encoder.model.blocks.0.mlp.fc1.weight", 2)):
-        if len(shape[name]) != axes: raise UserError(f"{name} has shape {shape[name]}; it should have {axes} axes: give the authors' state dict as it is.")
-    width, image_channels, patch, _ = shape["encoder.model.patch_embed.proj.weight"]
+    width, image_channels, patch, _ = shape_of(tensors, "encoder.model.patch_embed.proj.weight", 4)
+    blocks, codewords, channels = shape_of(tensors, "quantize.embedding", 3)
+    hidden, _ = shape_of(tensors, "encoder.model.blocks.0.mlp.fc1.weight", 2)
+    positions = shape_of(tensors, "encoder.model.pos_embed", 3)[1] - 1
     if num_heads is None and width % 64:
         raise UserError(f"The number of heads cannot be read from a width of {width}, which is no multiple of 64; pass num_heads.")
-    blocks, codewords, channels = shape["quantize.embedding"]
     return TokenizerSettings(
-        image_size=square_side(shape["encoder.model.pos_embed"][1] - 1) * patch, image_channels=image_channels, patch=patch,
-        tokens=shape["encoder.latent_pos_embed"][1], channels=channels, blocks=blocks, codewords=codewords, width=width,
-        encoder_depth=names_kw["encoder_depth"], decoder_depth=names_kw["decoder_depth"], heads=num_heads or width // 64,
-        mlp_ratio=shape["encoder.model.blocks.0.mlp.fc1.weight"][0] / width, layer_scale=1e-5 if names_kw["layer_scale"] else None,
-        shortcut=False, latents="softvq", embedding_dim=shape["merge_module.embeddings"][1])
+        image_size=math.isqrt(positions) * patch, image_channels=image_channels, patch=patch, width=width, mlp_ratio=hidden / width,
+        tokens=shape_of(tensors, "encoder.latent_pos_embed", 3)[1], channels=channels, blocks=blocks, codewords=codewords,
+        encoder_depth=encoder_depth, decoder_depth=decoder_depth, heads=num_heads or width // 64,
+        layer_scale=1e-5 if layer_scale else None, shortcut=False, latents="softvq",
+        embedding_dim=shape_of(tensors, "merge_module.embeddings", 2)[1])
 
-
+# %% ../nbs/13_interop.ipynb #547f6df7
 def tokenizer_from_authors(state_dict, num_heads=None):
     """Our `Tokenizer` with the authors' tokenizer weights, in evaluation mode, on the CPU in float32.
 
@@ -152,9 +151,9 @@ def tokenizer_from_authors(state_dict, num_heads=None):
               layer_scale=any(name.endswith(".ls1.gamma") for name in tensors))
     names = tokenizer_names(**kw)
     check_names(tensors, names, "tokenizer")
-    return fill(Tokenizer(tokenizer_settings(tensors, num_heads, kw)), tensors, names)
+    return fill(Tokenizer(tokenizer_settings(tensors, **kw, num_heads=num_heads)), tensors, names)
 
-
+# %% ../nbs/13_interop.ipynb #c16f0bbe
 def generator_from_authors(state_dict, num_heads=None):
     """Our `DiT` with the authors' generator weights, in evaluation mode, on the CPU in float32.
 
@@ -165,14 +164,13 @@ def generator_from_authors(state_dict, num_heads=None):
     depth = depth_of(tensors, "transformer.blocks")
     names = generator_names(depth)
     check_names(tensors, names, "generator")
-    if tensors["pos_embed"].ndim != 3: raise UserError(f"pos_embed has shape {tuple(tensors['pos_embed'].shape)}; it should be (1, N, width).")
-    _, tokens, width = tensors["pos_embed"].shape
-    heads = num_heads or width // max(1, len(tensors["transformer.blocks.0.attn.q_norm.weight"]))
-    settings = GeneratorSettings(width=width, depth=depth, heads=max(1, heads))
-    model = DiT(tokens, tensors["x_embedder.weight"].shape[-1], len(tensors["y_embedder.embedding_table.weight"]) - 1, settings)
-    return fill(model, tensors, names)
+    _, tokens, width = shape_of(tensors, "pos_embed", 3)
+    head_width, = shape_of(tensors, "transformer.blocks.0.attn.q_norm.weight", 1)
+    channels, labels = shape_of(tensors, "x_embedder.weight", 2)[1], shape_of(tensors, "y_embedder.embedding_table.weight", 2)[0]
+    settings = GeneratorSettings(width=width, depth=depth, heads=num_heads or max(1, width // head_width))
+    return fill(DiT(tokens, channels, labels - 1, settings), tensors, names)
 
-# %% ../nbs/13_interop.ipynb #3c5c9c5f
+# %% ../nbs/13_interop.ipynb #f3c85fbe
 def reference_weights(keys, scale):
     """Deterministic weights for pairs (name, shape): standard gaussians times scale, seeded with the CRC-32 of the name.
 
@@ -186,37 +184,28 @@ def reference_weights(keys, scale):
         if len(shape) == 1 and name.endswith("weight"): weights[name] += 1
     return weights
 
-# %% ../nbs/13_interop.ipynb #af193b41
+# %% ../nbs/13_interop.ipynb #9284c434
 def pick_state(path, ema_name, ema):
-    "(state dict, args) of a checkpoint; where only one of the two sets of weights is there, that one, with a warning."
+    "(state dict, stored number of heads or None) of a checkpoint; where only one of the two sets of weights is there, that one, with a warning."
     held = read_pickle(path)
     found = [n for n in ("model", ema_name) if isinstance(held, dict) and isinstance(held.get(n), dict)]
     if not found: raise UserError(f"{path} holds no weights under 'model' or '{ema_name}'; give a checkpoint of the authors' training.")
     wanted = ema_name if ema else "model"
     if wanted not in found: warnings.warn(f"{path} holds no '{wanted}'; '{found[0]}' is read in its place.", stacklevel=3)
-    state = clean_names(held[wanted if wanted in found else found[0]])
-    rest = clean_names(held["model"]) if ema and "model" in found else {}
-    return rest | state, held.get("args")
-
-
-def heads_in(args):
-    "The number of heads in the stored settings, or None."
-    heads = args.get("num_heads") if isinstance(args, dict) else getattr(args, "num_heads", None)
-    return heads if isinstance(heads, int) and heads > 0 else None
+    heads = getattr(held.get("args"), "num_heads", None)
+    return held[wanted if wanted in found else found[0]], heads if isinstance(heads, int) and heads > 0 else None
 
 
 def load_authors_tokenizer(path, ema=True):
     "Our `Tokenizer` from the authors' .pt file; ema=False takes the last step's weights. Raises `UserError`."
-    state, args = pick_state(path, "ema", ema)
-    return tokenizer_from_authors(state, heads_in(args))
+    return tokenizer_from_authors(*pick_state(path, "ema", ema))
 
 
 def load_authors_generator(path, ema=True):
     "Our `DiT` from the authors' .pth file; ema=False takes the last step's weights. Raises `UserError`."
-    state, args = pick_state(path, "model_ema", ema)
-    return generator_from_authors(state, heads_in(args))
+    return generator_from_authors(*pick_state(path, "model_ema", ema))
 
-# %% ../nbs/13_interop.ipynb #15cd0cf8
+# %% ../nbs/13_interop.ipynb #57d14aef
 def load_authors_patterns(path):
     "The authors' merge patterns: {K: `MergePattern`}, by growing K. Raises `UserError` when a matrix, its sizes and K disagree."
     held, patterns = read_pickle(path), {}
@@ -230,7 +219,7 @@ def load_authors_patterns(path):
         patterns[int(K)] = pattern
     return dict(sorted(patterns.items()))
 
-
+# %% ../nbs/13_interop.ipynb #90f808b6
 class AuthorsLatents(LatentSet):
     "A `LatentSet` with patterns for the stored lengths only: `patterns` is {K: `MergePattern`}."
     def __init__(self, z, labels, z_flip, statistics, patterns):

@@ -177,19 +177,21 @@ def update(model, optimisers, loss, step, training):
         for group in o.param_groups: group["lr"] = (training.matrix_lr if isinstance(o, torch.optim.Muon) else training.lr) * rate(step, training)
         o.step()
 
-# %% ../nbs/11_runs.ipynb #0e9d8335
+# %% ../nbs/11_runs.ipynb #bf804165
 def fit(run, stage, model, optimisers, terms_of, describe, training, average=None, log_every=20):
-    """Train `model` for training.steps steps, continuing a saved state; returns seconds spent in this call.
+    """Train `model` for training.steps steps, continuing a saved state.
 
     terms_of(step) -> {name: weighted scalar loss}; describe(step) -> which batch, in words. Saves every
     `save_seconds`, on Ctrl-C and on SIGTERM (then raises `Stopped`). A loss that is not finite raises `UserError`.
+    Returns the seconds of training, those before a restart included.
     """
-    path, first, began = run.path(f"{stage}.state.pt"), 0, time.monotonic()
+    path, first, before, began = run.path(f"{stage}.state.pt"), 0, 0.0, time.monotonic()
     parts = dict(model=model, **({"average": average} if average else {}), **{f"optimiser{i}": o for i, o in enumerate(optimisers)})
     if (state := load_state(path)) is not None:
         for name, part in parts.items(): part.load_state_dict(state[name])
-        first = state["step"]
-    def save(step): save_state(path, step=step, **{name: part.state_dict() for name, part in parts.items()})
+        first, before = state["step"], state["seconds"]
+    def spent(): return before + time.monotonic() - began
+    def save(step): save_state(path, step=step, seconds=spent(), **{name: part.state_dict() for name, part in parts.items()})
     saved, quiet = time.monotonic(), not sys_is_terminal()
     with StopSignal() as stop, tqdm(total=training.steps, initial=first, desc=stage, unit="step", disable=quiet) as bar:
         for step in range(first, training.steps):
@@ -203,7 +205,7 @@ def fit(run, stage, model, optimisers, terms_of, describe, training, average=Non
             if stop.asked is not None or time.monotonic() - saved > run.settings.save_seconds:
                 save(step + 1); saved = time.monotonic()
             if stop.asked is not None: raise Stopped(f"Stopped after step {step + 1} of the {stage}; the same command continues.", stop.asked)
-    return time.monotonic() - began
+    return spent()
 
 # %% ../nbs/11_runs.ipynb #756c8019
 def sys_is_terminal():

@@ -2,12 +2,12 @@
 
 # %% auto #0
 __all__ = ['DataSettings', 'TokenizerTraining', 'GeneratorTraining', 'EvaluationSettings', 'Settings', 'presets', 'comparable',
-           'flatten', 'digest', 'forward_cost', 'plan', 'print_plan']
+           'from_plain', 'flatten', 'digest', 'forward_cost', 'plan', 'print_plan']
 
-# %% ../nbs/10_settings.ipynb #6409f607
+# %% ../nbs/10_settings.ipynb #0b658133
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -158,13 +158,22 @@ def presets():
     return {"fashion": Settings(),
             "cifar10": Settings(preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True), tokenizer=colour)}
 
-# %% ../nbs/10_settings.ipynb #b008ac8c
+# %% ../nbs/10_settings.ipynb #c1e8e576
 def comparable(settings):
     "The settings that decide a run's results, as plain values: everything but where, when and how it is run."
     values = json.loads(json.dumps(asdict(settings), default=str))
     for name in ("out", "stage", "dry_run", "save_seconds", "preset", "device"): values.pop(name)
     values["data"].pop("dir")
     return values
+
+
+def from_plain(values):
+    "Settings from plain values (as stored in settings.json); an unknown name raises `UserError`."
+    def build(kind, part):
+        known = {f.name: f for f in fields(kind)}
+        if unknown := set(part) - set(known): raise UserError(f"Unknown settings {', '.join(sorted(unknown))}; choose among {', '.join(known)}.")
+        return kind(**{name: build(known[name].default_factory, v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v for name, v in part.items()})
+    return build(Settings, values)
 
 
 def flatten(values, prefix=""):

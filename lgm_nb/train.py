@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['draw_length', 'flips', 'tokenizer_terms', 'inner', 'train_tokenizer', 'latent_stage', 'generator_terms',
-           'train_generator', 'needs', 'run_stages', 'parse', 'main']
+           'train_generator', 'needs', 'run_stages', 'load_run', 'parse', 'main']
 
-# %% ../nbs/12_train.ipynb #cf18445f
+# %% ../nbs/12_train.ipynb #f1e271db
 import signal
 import sys
 import time
@@ -16,12 +16,12 @@ import tyro
 from .data import batch_indices, load_data
 from .errors import UserError
 from .evaluation import evaluate, print_table
-from .files import load_into, load_tensors, save_tensors
+from .files import load_into, load_json, load_tensors, save_tensors
 from .flow import flow_matching_loss
 from .generator import DiT, GeneratorSettings
 from .latents import LatentSet, extract
 from .runs import Run, Stopped, averaged, fit, make_optimisers, split_parameters
-from .settings import Settings, comparable, digest, presets, print_plan
+from .settings import Settings, comparable, digest, from_plain, presets, print_plan
 from .tokenizer import Tokenizer, TokenizerSettings
 
 # %% ../nbs/12_train.ipynb #6127ad45
@@ -44,7 +44,7 @@ def tokenizer_terms(tokenizer, images, settings, device):
         return {"reconstruction": (out.images - x).square().mean(), "alignment": training.align_weight * out.align_loss, "latents": out.latent_loss}
     return terms
 
-# %% ../nbs/12_train.ipynb #77fb8c1d
+# %% ../nbs/12_train.ipynb #19d0424a
 def inner(name):
     "Whether a matrix is inside a network (Muon) and not an embedding, first or last layer (AdamW)."
     return "blocks" in name or "shortcut" in name
@@ -55,15 +55,17 @@ def train_tokenizer(run, data):
     s, training, path = run.settings, run.settings.tokenizer_training, run.path("tokenizer.safetensors")
     torch.manual_seed(s.seed)
     tokenizer = Tokenizer(s.tokenizer).to(run.device)
-    if path.exists(): return load_into(tokenizer, load_tensors(path)[0], path).eval(), 0.0
+    if path.exists():
+        tensors, facts = load_tensors(path)
+        return load_into(tokenizer, tensors, path).eval(), facts.get("seconds", 0.0)
     describe = lambda step: f"training images {batch_indices(len(data.train), training.batch_size, step, s.seed).tolist()[:8]} and on"
     optimisers = make_optimisers(*split_parameters(tokenizer, inner), training)
     seconds = fit(run, "tokenizer", tokenizer.train(), optimisers, tokenizer_terms(tokenizer, data.train, s, run.device), describe, training)
-    save_tensors(path, tokenizer.state_dict(), settings=comparable(s), steps=training.steps)
+    save_tensors(path, tokenizer.state_dict(), settings=comparable(s), steps=training.steps, seconds=seconds)
     run.path("tokenizer.state.pt").unlink(missing_ok=True)
     return tokenizer.eval(), seconds
 
-# %% ../nbs/12_train.ipynb #fccfe696
+# %% ../nbs/12_train.ipynb #d57b66be
 def latent_stage(run, tokenizer, data):
     "Stage 2: the `LatentSet` of the training images, extracted when not there."
     source = digest({name: tensor.double().sum().item() for name, tensor in tokenizer.state_dict().items()} | {"data": data.source})
@@ -86,20 +88,22 @@ def train_generator(run, latents, classes):
     s, training, path = run.settings, run.settings.generator_training, run.path("generator.safetensors")
     torch.manual_seed(s.seed + 1)
     model = DiT(s.tokenizer.tokens, s.tokenizer.channels, len(classes), s.generator).to(run.device)
-    if path.exists(): return load_into(model, load_tensors(path)[0], path).eval(), 0.0
+    if path.exists():
+        tensors, facts = load_tensors(path)
+        return load_into(model, tensors, path).eval(), facts.get("seconds", 0.0)
     describe = lambda step: f"latents {batch_indices(len(latents), training.batch_size, step, s.seed).tolist()[:8]} and on"
     average = averaged(model, training.ema)
     optimisers = make_optimisers(*split_parameters(model, inner), training)
     seconds = fit(run, "generator", model.train(), optimisers, generator_terms(model, latents, s, run.device), describe, training, average)
-    save_tensors(path, average.module.state_dict(), settings=comparable(s), steps=training.steps, ema=training.ema)
+    save_tensors(path, average.module.state_dict(), settings=comparable(s), steps=training.steps, ema=training.ema, seconds=seconds)
     run.path("generator.state.pt").unlink(missing_ok=True)
     return average.module.eval(), seconds
 
-# %% ../nbs/12_train.ipynb #2654a9f7
-def needs(run, name, stage):
+# %% ../nbs/12_train.ipynb #9c566143
+def needs(folder, name, stage):
     "Raise `UserError` when an earlier stage's file is missing."
-    if not run.path(name).exists():
-        raise UserError(f"{run.path(name)} is not there; run --stage {stage} first, or leave --stage out to run all.")
+    if not (folder / name).exists():
+        raise UserError(f"{folder / name} is not there; run --stage {stage} first, or leave --stage out to run all.")
 
 
 def run_stages(settings):
@@ -108,21 +112,36 @@ def run_stages(settings):
     s, only = settings, settings.stage
     data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
     print(f"{data.source}. Run folder {run.folder}, device {run.device}.")
-    if only in ("latents", "generator", "evaluate"): needs(run, "tokenizer.safetensors", "tokenizer")
+    if only in ("latents", "generator", "evaluate"): needs(run.folder, "tokenizer.safetensors", "tokenizer")
     tokenizer, tokenizer_seconds = train_tokenizer(run, data)
     if only == "tokenizer": return None
     latents = latent_stage(run, tokenizer, data)
     if only == "latents": return None
-    if only == "evaluate": needs(run, "generator.safetensors", "generator")
+    if only == "evaluate": needs(run.folder, "generator.safetensors", "generator")
     generator, generator_seconds = train_generator(run, latents, data.train.classes)
     if only == "generator": return None
-    metrics, timing = evaluate(run, tokenizer, generator, latents, data)
+    seconds = dict(tokenizer=tokenizer_seconds, generator=generator_seconds)
+    metrics, timing = evaluate(run, tokenizer, generator, latents, data, seconds, began)
     print_table(metrics, timing)
-    print(f"Tokenizer {tokenizer_seconds / 60:.1f} min, generator {generator_seconds / 60:.1f} min, in all {(time.monotonic() - began) / 60:.1f} min. "
+    print(f"Tokenizer {tokenizer_seconds / 60:.1f} min, generator {generator_seconds / 60:.1f} min, this call in all {(time.monotonic() - began) / 60:.1f} min, "
+          f"peak memory {timing['peak_memory_gb']:.1f} GB. "
           f"Pictures: {', '.join(str(run.path(n)) for n in ('reconstructions.png', 'samples.png', 'curves.png'))}.")
     return metrics, timing
 
-# %% ../nbs/12_train.ipynb #b9f09917
+# %% ../nbs/12_train.ipynb #7ca5549d
+def load_run(folder, device="cpu"):
+    "(tokenizer, generator, latents, settings) of a finished run folder, ready for evaluation; raises `UserError` for one that is not."
+    folder, stored = Path(folder), load_json(Path(folder) / "settings.json")
+    settings = from_plain(stored)
+    needs(folder, "tokenizer.safetensors", "tokenizer"); needs(folder, "generator.safetensors", "generator")
+    tensors = {name: load_tensors(folder / f"{name}.safetensors")[0] for name in ("tokenizer", "generator")}
+    latents = LatentSet.load(folder / "latents")
+    classes = len(tensors["generator"]["label.weight"]) - 1
+    tokenizer = load_into(Tokenizer(settings.tokenizer), tensors["tokenizer"], folder).to(device).eval()
+    generator = DiT(settings.tokenizer.tokens, settings.tokenizer.channels, classes, settings.generator)
+    return tokenizer, load_into(generator, tensors["generator"], folder).to(device).eval(), latents, settings
+
+# %% ../nbs/12_train.ipynb #f4e86ac2
 def parse(arguments):
     "Settings from command-line words: the preset first, then everything that changes it; `tyro` checks names and types."
     named = [b for a, b in zip(arguments, arguments[1:]) if a == "--preset"] + [a.split("=", 1)[1] for a in arguments if a.startswith("--preset=")]
@@ -151,5 +170,5 @@ def main(arguments=None):
         return 130
     return 0
 
-# %% ../nbs/12_train.ipynb #0f650c7c
+# %% ../nbs/12_train.ipynb #5ab9fe06
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
