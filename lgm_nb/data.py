@@ -7,7 +7,7 @@ __all__ = ['FASHION_CLASSES', 'IMAGE_SUFFIXES', 'IMAGE_FORMATS', 'IDX_FILES', 'D
            'find_fashion', 'read_fashion', 'load_fashion', 'download_fashion', 'load_cifar10', 'load_data',
            'epoch_order', 'batch_indices', 'write_subset', 'main']
 
-# %% ../nbs/01_data.ipynb #220ce295
+# %% ../nbs/01_data.ipynb #651585d1
 import difflib
 import gzip
 import math
@@ -28,7 +28,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 import lgm_nb
-from .errors import UserError
+from .errors import UserError, exit_status
+from .files import written_beside
 
 # %% ../nbs/01_data.ipynb #11264d40
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -39,7 +40,7 @@ def data_folder():
     "The `data` folder that lies beside the package in a clone of the project."
     return Path(lgm_nb.__file__).parent.parent / "data"
 
-# %% ../nbs/01_data.ipynb #c89dbd6a
+# %% ../nbs/01_data.ipynb #24af436e
 def read_idx(path, axes):
     "Read a gzipped IDX file of bytes with that many axes: a uint8 tensor. UserError names a file that is damaged."
     try: raw = gzip.decompress(Path(path).read_bytes())
@@ -57,11 +58,9 @@ def read_idx(path, axes):
 
 def write_idx(path, values):
     "Write a uint8 tensor as gzipped IDX: no date or name inside, and renamed into place only when it is whole."
-    beside = Path(f"{path}.part")
-    with open(beside, "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
+    with written_beside(path) as beside, open(beside, "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
         packed.write(bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape))
         packed.write(values.numpy().tobytes())
-    os.replace(beside, path)
 
 # %% ../nbs/01_data.ipynb #f3ffadc4
 @dataclass
@@ -341,7 +340,7 @@ def batch_indices(n, batch_size, step, seed):
     epoch, batch = divmod(step, max(1, n // batch_size))
     return epoch_order(n, seed, epoch)[torch.arange(batch * batch_size, (batch + 1) * batch_size) % n]
 
-# %% ../nbs/01_data.ipynb #9f8ff2ed
+# %% ../nbs/01_data.ipynb #79ce9460
 def write_subset(out: Path, train_per_class: int = 1500, test_per_class: int = 200, source: Path = DEBIAN_FASHION):
     """Cut a class-balanced subset of Fashion-MNIST, in its own format.
 
@@ -365,12 +364,9 @@ def write_subset(out: Path, train_per_class: int = 1500, test_per_class: int = 2
 
 
 def main():
-    "The command `python -m lgm_nb.data`; a wrong input ends it with one sentence and status 2."
+    "`python -m lgm_nb.data`: returns the exit status."
     import tyro
-    try: tyro.cli(write_subset)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return exit_status(lambda: tyro.cli(write_subset, prog="python -m lgm_nb.data"))
 
 
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -6,8 +6,7 @@ __all__ = ['FASHION_EXTRACTOR', 'INCEPTION_EXTRACTOR', 'conv_block', 'FeatureNet
            'load_feature_network', 'make_feature_network', 'train_command', 'main', 'FashionFeatures',
            'register_fashion_features', 'extractor_for', 'create_extractor']
 
-# %% ../nbs/08_features.ipynb #afdf23a9
-import json
+# %% ../nbs/08_features.ipynb #f841a539
 import os
 import platform
 import sys
@@ -19,15 +18,14 @@ import torch
 import torch.nn.functional as F
 import torch_fidelity
 import tyro
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
 from .data import data_folder, load_data
-from .errors import UserError
+from .errors import UserError, exit_status
+from .files import load_into, load_tensors, save_json, save_tensors
 
 # %% ../nbs/08_features.ipynb #439c4fc4
 def conv_block(inputs, outputs):
@@ -154,29 +152,16 @@ def accuracy_report(network, images, labels, classes):
                 per_class_accuracy={name: round(share, 4) for name, share in zip(classes, per_class.tolist())},
                 confusion=confusion.tolist())
 
-# %% ../nbs/08_features.ipynb #0f9aa038
+# %% ../nbs/08_features.ipynb #5cfa850f
 def shipped_weights():
     "Path of the feature network that comes with the project."
     return data_folder() / "feature_network.safetensors"
 
 
-def _write_beside(path, write):
-    "Call `write(temporary path)` and rename the result to `path`: the old file stays whole until the new one is."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def save_feature_network(network, path, record):
     "Write weights (safetensors) to `path` and the dict `record` to the JSON file of the same name."
-    path = Path(path)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    _write_beside(path, lambda part: save_file(weights, part))
-    _write_beside(path.with_suffix(".json"), lambda part: part.write_text(json.dumps(record, indent=1) + "\n"))
+    save_tensors(path, network.state_dict())
+    save_json(Path(path).with_suffix(".json"), record)
 
 
 def load_feature_network(path=None):
@@ -188,15 +173,9 @@ def load_feature_network(path=None):
     if not path.is_file():
         raise UserError(f"There is no feature network at {path}: run `python -m lgm_nb.features`, or take the file "
                         "data/feature_network.safetensors from the project.")
-    network = FeatureNetwork()
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"{path} is truncated or not a feature network ({type(error).__name__}): take "
-                        "data/feature_network.safetensors from the project again.") from error
-    return network.eval().requires_grad_(False)
+    return load_into(FeatureNetwork(), load_tensors(path)[0], path).eval().requires_grad_(False)
 
-# %% ../nbs/08_features.ipynb #7d6cc15f
+# %% ../nbs/08_features.ipynb #0cb45ca9
 def _processor():
     "Name of the processor where the system tells it, else the architecture."
     info = Path("/proc/cpuinfo")
@@ -243,15 +222,11 @@ def train_command(settings: FeatureSettings, out: Path | None = None):
 
 
 def main():
-    "Command line; a UserError becomes one sentence and exit status 2."
-    try:
-        tyro.cli(train_command, prog="python -m lgm_nb.features", config=[tyro.conf.OmitArgPrefixes])
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    "`python -m lgm_nb.features`: returns the exit status."
+    return exit_status(lambda: tyro.cli(train_command, prog="python -m lgm_nb.features", config=[tyro.conf.OmitArgPrefixes]))
 
-# %% ../nbs/08_features.ipynb #b8c9ea99
-if __name__ == "__main__" and "__file__" in globals(): main()
+# %% ../nbs/08_features.ipynb #eea3c61c
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
 
 # %% ../nbs/08_features.ipynb #36a09e90
 FASHION_EXTRACTOR = "fashion-cnn-64"

@@ -3,13 +3,12 @@
 # %% auto #0
 __all__ = ['written_beside', 'save_json', 'load_json', 'save_tensors', 'load_tensors', 'load_into']
 
-# %% ../nbs/00c_files.ipynb #4e92aa70
+# %% ../nbs/00c_files.ipynb #7741075d
 import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 

@@ -3,11 +3,10 @@
 # %% auto #0
 __all__ = ['merged_noise', 'flow_matching_loss', 'guide', 'time_grid', 'sample']
 
-# %% ../nbs/06_flow.ipynb #088e2b33
+# %% ../nbs/06_flow.ipynb #0624c741
 import torch
 
 from .errors import UserError
-from .merging import MergePattern
 
 # %% ../nbs/06_flow.ipynb #e3d8e6ee
 def merged_noise(noise, pattern, noise_scale="merged"):

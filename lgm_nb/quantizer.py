@@ -71,10 +71,10 @@ class Gaussian(nn.Module):
         loss = self.weight * 0.5 * z.square().mean()
         return Quantized(z + self.noise * torch.randn_like(z) if self.training else z, loss)
 
-# %% ../nbs/03_quantizer.ipynb #ae0e0d4a
-def make_quantizer(form, channels, blocks=4, codewords=128, noise=0.1):
+# %% ../nbs/03_quantizer.ipynb #c0d910a1
+def make_quantizer(form, channels, blocks=4, codewords=128, noise=0.1, weight=2e-4):
     'The form of latents by name: "gaussian", "sphere" or "softvq". Raises `UserError` for any other.'
-    if form == "gaussian": return Gaussian(noise)
+    if form == "gaussian": return Gaussian(noise, weight)
     if form == "sphere": return Sphere()
     if form == "softvq": return SoftVQ(channels, blocks, codewords)
     raise UserError(f"Unknown form of latents {form!r}; choose gaussian, sphere or softvq.")

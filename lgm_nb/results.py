@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['RECORDS', 'PICTURES', 'load_result', 'markdown_table', 'replace_between', 'publish', 'main']
 
-# %% ../nbs/15_results.ipynb #dbd29c4c
+# %% ../nbs/15_results.ipynb #31b8392c
 import re
 import shutil
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from .data import data_folder
-from .errors import UserError
+from .errors import UserError, exit_status
 from .files import load_json, written_beside
 
 # %% ../nbs/15_results.ipynb #5731d727
@@ -44,7 +44,7 @@ def markdown_table(result):
               f"generator {seconds['generator'] / 60:.1f} min, everything {seconds['this_call'] / 60:.1f} min; peak memory {t['peak_memory_gb']:.1f} GB."]
     return "\n".join(lines)
 
-# %% ../nbs/15_results.ipynb #0381a46e
+# %% ../nbs/15_results.ipynb #aee23df6
 def replace_between(text, name, new):
     "Text with what stands between the markers `<!-- name -->` and `<!-- /name -->` replaced."
     found = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
@@ -66,11 +66,7 @@ def publish(run: Path, name: str = "fashion", readme: Path | None = None):
 
 def main():
     "`python -m lgm_nb.results`: returns the exit status."
-    try: tyro.cli(publish, prog="python -m lgm_nb.results")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: tyro.cli(publish, prog="python -m lgm_nb.results"))
 
 # %% ../nbs/15_results.ipynb #49b51d00
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

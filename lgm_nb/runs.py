@@ -27,7 +27,7 @@ from .errors import UserError
 from .files import load_json, save_json, written_beside
 from .settings import comparable, flatten
 
-# %% ../nbs/11_runs.ipynb #3f3f9cac
+# %% ../nbs/11_runs.ipynb #64210dc2
 def environment():
     "Versions, commit and machine, for the record."
     versions = {}
@@ -72,8 +72,11 @@ class Run:
 
     def log(self, stage, step, terms):
         "Append one line to log.jsonl."
-        with open(self.path("log.jsonl"), "a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(stage=stage, step=step, **terms)) + "\n")
+        try:
+            with open(self.path("log.jsonl"), "a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(stage=stage, step=step, **terms)) + "\n")
+        except OSError as error:
+            raise UserError(f"Could not write {self.path('log.jsonl')} ({error}); make room, then run the same command again.") from error
 
     def read_log(self, stage):
         "Logged steps of a stage in order; a step logged again after a restart counts once."
@@ -159,13 +162,15 @@ def averaged(model, decay):
     "Exponential moving average of the weights that starts fast: decay min(decay, (1 + n) / (10 + n)) after n updates."
     return AveragedModel(model, avg_fn=lambda old, new, n: old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n)))))
 
-# %% ../nbs/11_runs.ipynb #6c4b1e0a
+# %% ../nbs/11_runs.ipynb #d2a0607e
 def check_finite(terms, step, stage, describe, run):
     "Stop with a `UserError` that names the first loss term that is not a number."
     for name, value in terms.items():
         if not math.isfinite(value.item()):
-            raise UserError(f"The {name} loss of the {stage} became {value.item()} at step {step} ({describe(step)}); "
-                            f"the last good state is kept in {run.folder}: lower --{stage}-training.lr and --{stage}-training.matrix-lr in a new --out.")
+            state = run.path(f"{stage}.state.pt")
+            kept = f"the last good state is kept in {state}" if state.exists() else "no state had been saved yet"
+            raise UserError(f"The {name} loss of the {stage} became {value.item()} at step {step} ({describe(step)}); {kept}: "
+                            f"lower --{stage}-training.lr and --{stage}-training.matrix-lr, with a new --out.")
 
 
 def update(model, optimisers, loss, step, training):

@@ -4,7 +4,7 @@
 __all__ = ['DataSettings', 'TokenizerTraining', 'GeneratorTraining', 'EvaluationSettings', 'Settings', 'presets', 'comparable',
            'from_plain', 'flatten', 'digest', 'forward_cost', 'plan', 'print_plan']
 
-# %% ../nbs/10_settings.ipynb #0b658133
+# %% ../nbs/10_settings.ipynb #7709908d
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -16,10 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UserError
 from .generator import DiT, GeneratorSettings
-from .merging import MergePattern
 from .tokenizer import Tokenizer, TokenizerSettings
 
-# %% ../nbs/10_settings.ipynb #45946fec
+# %% ../nbs/10_settings.ipynb #6256c85f
 @dataclass
 class DataSettings:
     "Where images come from."
@@ -36,7 +35,7 @@ class DataSettings:
 @dataclass
 class TokenizerTraining:
     "How the tokenizer learns."
-    steps: int = 1200
+    steps: int = 1400
     "Training steps."
     batch_size: int = 64
     "Images in a step."
@@ -50,7 +49,7 @@ class TokenizerTraining:
     "Largest norm of the gradient."
     lengths: tuple[int, ...] = (4, 8, 16, 32, 64)
     "Token counts to train on, one drawn for each step."
-    length_weights: tuple[float, ...] = (3, 2, 2, 1, 1)
+    length_weights: tuple[float, ...] = (4, 2, 2, 1, 1)
     "How often each length is drawn, in proportion."
     align_weight: float = 0.25
     "Weight of the alignment loss."
@@ -59,7 +58,7 @@ class TokenizerTraining:
 @dataclass
 class GeneratorTraining:
     "How the generator learns."
-    steps: int = 2000
+    steps: int = 900
     "Training steps."
     batch_size: int = 64
     "Latents in a step."
@@ -71,7 +70,7 @@ class GeneratorTraining:
     "Steps over which the rates rise; they fall as a cosine afterwards."
     clip: float = 1.0
     "Largest norm of the gradient."
-    lengths: tuple[int, ...] = (64, 32, 16, 8)
+    lengths: tuple[int, ...] = (64, 32, 16, 8, 32, 16, 8)
     "Token counts, taken in turn."
     label_drop: float = 0.1
     "Share of labels replaced by \"no class\", for guidance."

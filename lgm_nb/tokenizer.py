@@ -19,7 +19,7 @@ from .errors import UserError
 from .merging import LearnableGlobalMerging, Merged, MergePattern, check_length
 from .quantizer import make_quantizer
 
-# %% ../nbs/04_tokenizer.ipynb #4bd02e02
+# %% ../nbs/04_tokenizer.ipynb #94bb77fc
 @dataclass
 class TokenizerSettings:
     "Everything that shapes the tokenizer."
@@ -53,8 +53,10 @@ class TokenizerSettings:
     "Hidden width of the direct path from pixels to latents and back (for small images); 0 leaves it out."
     latents: Literal["gaussian", "sphere", "softvq"] = "gaussian"
     "Form of the latents."
-    latent_noise: float = 0.0
+    latent_noise: float = 0.25
     "Noise added to gaussian latents in training, in their own units."
+    latent_weight: float = 1e-3
+    "Weight of the Kullback-Leibler term of gaussian latents."
     codewords: int = 128
     "Entries of each softvq codebook."
     shorten: Literal["merge", "truncate"] = "merge"
@@ -164,7 +166,7 @@ class Truncation(nn.Module):
         kept = (torch.arange(self.num_tokens, device=z.device) < K).to(z)[:, None]
         return Merged(z * kept, MergePattern.identity(self.num_tokens), z.new_zeros(()) if self.training else None)
 
-# %% ../nbs/04_tokenizer.ipynb #649338a7
+# %% ../nbs/04_tokenizer.ipynb #32ca5d07
 @dataclass
 class Tokenized:
     "One training pass: images (B, channels, H, W), latents z (B, N, C) before merging, and two scalar losses."
@@ -184,7 +186,7 @@ class Tokenizer(nn.Module):
         self.settings = s = settings or TokenizerSettings()
         s.check()
         self.encoder, self.decoder = Encoder(s), Decoder(s)
-        self.quantize = make_quantizer(s.latents, s.channels, s.blocks, s.codewords, s.latent_noise)
+        self.quantize = make_quantizer(s.latents, s.channels, s.blocks, s.codewords, s.latent_noise, s.latent_weight)
         self.merging = (Truncation(s.tokens, s.blocks) if s.shorten == "truncate" else
                         LearnableGlobalMerging(s.tokens, s.embedding_dim, s.blocks, s.temperature, s.exploration, s.margin))
         self.shortcut = Shortcut(s) if s.shortcut else None

@@ -4,7 +4,7 @@
 __all__ = ['draw_length', 'flips', 'tokenizer_terms', 'inner', 'train_tokenizer', 'latent_stage', 'generator_terms',
            'train_generator', 'needs', 'run_stages', 'load_run', 'parse', 'main']
 
-# %% ../nbs/12_train.ipynb #f1e271db
+# %% ../nbs/12_train.ipynb #0c959ead
 import signal
 import sys
 import time
@@ -18,11 +18,11 @@ from .errors import UserError
 from .evaluation import evaluate, print_table
 from .files import load_into, load_json, load_tensors, save_tensors
 from .flow import flow_matching_loss
-from .generator import DiT, GeneratorSettings
+from .generator import DiT
 from .latents import LatentSet, extract
 from .runs import Run, Stopped, averaged, fit, make_optimisers, split_parameters
 from .settings import Settings, comparable, digest, from_plain, presets, print_plan
-from .tokenizer import Tokenizer, TokenizerSettings
+from .tokenizer import Tokenizer
 
 # %% ../nbs/12_train.ipynb #6127ad45
 def draw_length(training):
