@@ -2,10 +2,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'one_of_each', 'reconstruction_grid', 'draw', 'sampling_noise', 'sample_grid', 'measure_reconstructions',
-           'draw_many', 'real_features', 'agreement', 'measure_samples', 'peak_memory_gb', 'evaluate', 'smooth',
-           'draw_losses', 'curves', 'save_pictures', 'print_table']
+           'draw_many', 'real_features', 'agreement', 'measure_samples', 'peak_memory_gb', 'evaluate',
+           'search_guidance', 'smooth', 'draw_losses', 'curves', 'save_pictures', 'print_table']
 
-# %% ../nbs/11b_evaluation.ipynb #258e65b0
+# %% ../nbs/11b_evaluation.ipynb #1bc1ace3
 import sys
 import time
 
@@ -18,7 +18,7 @@ from .features import load_feature_network, predict
 from .files import save_json, written_beside
 from .flow import sample
 from .metrics import extract_features, gflops, principal_components, psnr, recognised, sample_metrics, ssim
-from .plots import COLOURS, show_grid
+from .plots import COLOURS, STYLE, show_grid
 from .settings import comparable, digest
 
 # %% ../nbs/11b_evaluation.ipynb #b01cd82f
@@ -61,7 +61,7 @@ def sample_grid(generator, tokenizer, latents, classes, settings):
     short = [c.split("/")[0].split(" ")[0] for c in classes[:count]]
     return show_grid(rows, [f"K = {K}" for K in settings.evaluation.lengths], short, size=0.9)
 
-# %% ../nbs/11b_evaluation.ipynb #b693ccc6
+# %% ../nbs/11b_evaluation.ipynb #1b193a6f
 @torch.no_grad()
 def measure_reconstructions(tokenizer, images, K, count, batch_size):
     "Mean PSNR (dB) and SSIM of `count` held-out images at K tokens."
@@ -74,13 +74,13 @@ def measure_reconstructions(tokenizer, images, K, count, batch_size):
     return dict(psnr=mean[0].item(), ssim=mean[1].item())
 
 
-def draw_many(generator, tokenizer, latents, K, count, settings, progress):
+def draw_many(generator, tokenizer, latents, K, count, settings, progress=None, guidance=None):
     "(images on the CPU, labels, seconds): `count` samples, classes in turn."
     y, noise, parts = torch.arange(count) % generator.num_classes, sampling_noise(count, settings), []
     began = time.perf_counter()
     for part in torch.arange(count).split(settings.evaluation.batch_size):
-        parts.append(draw(generator, tokenizer, latents, y[part], K, noise[part], settings).cpu())
-        progress.update(len(part))
+        parts.append(draw(generator, tokenizer, latents, y[part], K, noise[part], settings, guidance).cpu())
+        if progress is not None: progress.update(len(part))
     return torch.cat(parts), y, time.perf_counter() - began
 
 
@@ -89,7 +89,7 @@ def real_features(images, count):
     try: return extract_features(images.images[:count])
     except UserError as error: print(error)
 
-# %% ../nbs/11b_evaluation.ipynb #506c546c
+# %% ../nbs/11b_evaluation.ipynb #9422a589
 def agreement(now, full):
     """How far samples at two lengths from the same noise show the same thing, as the feature network sees it.
 
@@ -136,7 +136,9 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
         for K in e.lengths:
             quality, speed[K] = measure_samples(generator, tokenizer, latents, K, s, reference, network, full, progress)
             lengths[K] = measure_reconstructions(tokenizer, data.test, K, e.images, e.batch_size) | quality
-    line = principal_components(data.train.images[:10000], data.test.images[:e.images], [K * s.tokenizer.channels for K in e.lengths])
+    possible = min(len(data.train), data.train.images[0].numel())
+    numbers = [K * s.tokenizer.channels for K in e.lengths if K * s.tokenizer.channels <= possible]
+    line = principal_components(data.train.images[:10000], data.test.images[:e.images], numbers)
     metrics = dict(settings=digest(comparable(s)), data=data.source, seed=s.seed, reconstructed=min(e.images, len(data.test)), samples=e.samples,
                    ema=s.generator_training.ema, guidance_mode=e.guidance_mode, points=e.points, shift=e.shift,
                    extractor=reference.extractor.get_name() if reference is not None else None,
@@ -147,7 +149,25 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
     save_json(run.path("metrics.json"), metrics)
     return metrics, timing
 
-# %% ../nbs/11b_evaluation.ipynb #a0b5bf86
+# %% ../nbs/11b_evaluation.ipynb #9aabd698
+def search_guidance(run, tokenizer, generator, latents, data):
+    "Try every weight of the grid at every length; writes guidance.json and returns {K: [one dictionary for each weight]}."
+    s, e = run.settings, run.settings.evaluation
+    reference, found = extract_features(data.test.images[:1000]), {}
+    for K in e.lengths:
+        found[K] = []
+        for weight in e.guidance_grid:
+            images, y, _ = draw_many(generator, tokenizer, latents, K, e.guidance_samples, s, guidance=weight)
+            scores = sample_metrics(images, reference, seed=s.seed)
+            found[K].append(dict(guidance=weight, frechet=scores["frechet"], precision=scores["precision"], recall=scores["recall"]))
+            print(f"K = {K}, guidance {weight:g}: Frechet {scores['frechet']:.2f}, precision {scores['precision']:.2f}, recall {scores['recall']:.2f}", flush=True)
+    best = {K: min(tries, key=lambda t: t["frechet"])["guidance"] for K, tries in found.items()}
+    print("Best: --evaluation.guidance-lengths", *best, "--evaluation.guidance", *(f"{w:g}" for w in best.values()))
+    save_json(run.path("guidance.json"), dict(settings=digest(comparable(s)), seed=s.seed, samples=e.guidance_samples, points=e.points,
+                                              shift=e.shift, mode=e.guidance_mode, tries=found, best=best))
+    return found
+
+# %% ../nbs/11b_evaluation.ipynb #080220f9
 def smooth(values, width=9):
     "Running mean, shorter at the ends."
     v = torch.tensor(values)
@@ -155,11 +175,15 @@ def smooth(values, width=9):
 
 
 def draw_losses(ax, log, title):
-    "Smoothed loss terms over steps, on a logarithmic axis."
-    for i, name in enumerate(n for n in (log[0] if log else {}) if n not in ("stage", "step")):
-        values = [line[name] for line in log]
-        if max(values) > 0: ax.plot([line["step"] for line in log], smooth(values), color=COLOURS[i], label=name)
-    ax.set_yscale("log"); ax.set_xlabel("step"); ax.set_title(title); ax.legend(fontsize=8)
+    "Smoothed loss terms over steps; a logarithmic axis when they differ much."
+    names, drawn = dict.fromkeys(n for line in log for n in line if n not in ("stage", "step")), []
+    for i, name in enumerate(names):
+        points = [(line["step"], line[name]) for line in log if name in line]
+        drawn += (values := smooth([value for _, value in points]))
+        if max(values) > 0: ax.plot([step for step, _ in points], values, color=COLOURS[i % len(COLOURS)], label=name)
+    if drawn and max(drawn) > 20 * max(min(drawn), 1e-12): ax.set_yscale("log")
+    ax.set_xlabel("step"); ax.set_title(title)
+    if drawn: ax.legend(fontsize=8)
 
 
 def curves(run, metrics, channels):
@@ -171,20 +195,21 @@ def curves(run, metrics, channels):
     line = {int(n): v for n, v in metrics["principal_components"].items()}
     axes[2].plot([n // channels for n in sorted(line)], [line[n] for n in sorted(line)], "s--", color="gray", label="principal components")
     axes[2].set_xscale("log", base=2); axes[2].set_xticks([int(K) for K in lengths], lengths); axes[2].set_xlabel("K")
-    axes[2].set_ylabel("PSNR (dB)"); axes[2].set_title("reconstruction"); axes[2].legend(fontsize=8)
+    axes[2].set_ylabel("PSNR (dB)"); axes[2].set_title("test images"); axes[2].legend(fontsize=8)
     return fig
 
 
 def save_pictures(run, tokenizer, generator, latents, data, metrics):
     "reconstructions.png, samples.png and curves.png in the run folder."
-    figures = {"reconstructions": reconstruction_grid(tokenizer, data.test, run.settings.evaluation.lengths),
-               "samples": sample_grid(generator, tokenizer, latents, data.train.classes, run.settings),
-               "curves": curves(run, metrics, run.settings.tokenizer.channels)}
+    with plt.rc_context(STYLE):
+        figures = {"reconstructions": reconstruction_grid(tokenizer, data.test, run.settings.evaluation.lengths),
+                   "samples": sample_grid(generator, tokenizer, latents, data.train.classes, run.settings),
+                   "curves": curves(run, metrics, run.settings.tokenizer.channels)}
     for name, figure in figures.items():
         with written_beside(run.path(f"{name}.png")) as beside: figure.savefig(beside, format="png", dpi=110)
         plt.close(figure)
 
-# %% ../nbs/11b_evaluation.ipynb #5c3e3466
+# %% ../nbs/11b_evaluation.ipynb #10709a63
 COLUMNS = (("psnr", "PSNR dB", 2), ("ssim", "SSIM", 3), ("frechet", "Frechet", 2), ("precision", "precision", 2), ("recall", "recall", 2),
            ("recognised", "recognised", 2), ("same_class", "same class", 2), ("cosine", "cosine", 2), ("guidance", "guidance", 1), ("gflops_per_image", "GFLOPs/img", 2), ("images_per_second", "images/s", 1))
 

@@ -52,7 +52,7 @@ class FeatureNetwork(nn.Module):
     def forward(self, x):
         return self.head(self.features(x))  # (B, 10)
 
-# %% ../nbs/08_features.ipynb #9eadc75d
+# %% ../nbs/08_features.ipynb #8c01f812
 @dataclass
 class FeatureSettings:
     "How the feature network is trained; `python -m lgm_nb.features` takes each of these as an option."
@@ -73,7 +73,7 @@ class FeatureSettings:
     seed: int = 0
     "First weights, order of the images, flips and shifts."
 
-
+# %% ../nbs/08_features.ipynb #e7d28192
 def augment(x, generator):
     "Mirror each image with probability 1/2 and move the whole batch by up to one pixel; (B, 1, H, W) in [-1, 1]."
     flip = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
@@ -120,7 +120,7 @@ def _check_training(images, settings):
     if settings.dtype not in ("bfloat16", "float32"):
         raise UserError(f"dtype={settings.dtype!r} is unknown: write bfloat16 or float32.")
 
-# %% ../nbs/08_features.ipynb #71b49815
+# %% ../nbs/08_features.ipynb #4aed2e90
 def to_uint8(images):
     """Images as torch-fidelity wants them: uint8 0..255 of the same shape. Floats are read as [-1, 1] and clamped.
 
@@ -152,7 +152,7 @@ def accuracy_report(network, images, labels, classes):
                 per_class_accuracy={name: round(share, 4) for name, share in zip(classes, per_class.tolist())},
                 confusion=confusion.tolist())
 
-# %% ../nbs/08_features.ipynb #5cfa850f
+# %% ../nbs/08_features.ipynb #bdc1f640
 def shipped_weights():
     "Path of the feature network that comes with the project."
     return data_folder() / "feature_network.safetensors"
@@ -175,7 +175,7 @@ def load_feature_network(path=None):
                         "data/feature_network.safetensors from the project.")
     return load_into(FeatureNetwork(), load_tensors(path)[0], path).eval().requires_grad_(False)
 
-# %% ../nbs/08_features.ipynb #0cb45ca9
+# %% ../nbs/08_features.ipynb #eda36eb8
 def _processor():
     "Name of the processor where the system tells it, else the architecture."
     info = Path("/proc/cpuinfo")
@@ -225,10 +225,10 @@ def main():
     "`python -m lgm_nb.features`: returns the exit status."
     return exit_status(lambda: tyro.cli(train_command, prog="python -m lgm_nb.features", config=[tyro.conf.OmitArgPrefixes]))
 
-# %% ../nbs/08_features.ipynb #eea3c61c
+# %% ../nbs/08_features.ipynb #61af6fcc
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
 
-# %% ../nbs/08_features.ipynb #36a09e90
+# %% ../nbs/08_features.ipynb #286e3601
 FASHION_EXTRACTOR = "fashion-cnn-64"
 INCEPTION_EXTRACTOR = "inception-v3-compat"
 
@@ -263,7 +263,7 @@ class FashionFeatures(FeatureExtractorBase):
         found = {"64": features, "logits": self.network.head(features)}
         return tuple(found[name] for name in self.features_list)
 
-# %% ../nbs/08_features.ipynb #012aade5
+# %% ../nbs/08_features.ipynb #95830a1d
 def register_fashion_features():
     "Make the extractor known to torch-fidelity under the name that is returned; doing it again changes nothing."
     if FASHION_EXTRACTOR not in FEATURE_EXTRACTORS_REGISTRY:

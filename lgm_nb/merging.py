@@ -15,7 +15,7 @@ from torch import nn
 
 from .errors import UserError
 
-# %% ../nbs/02_merging.ipynb #c4006653
+# %% ../nbs/02_merging.ipynb #d3a4ca3e
 class MergePattern:
     """Which of N tokens are averaged into which of K: one pattern for all images.
 
@@ -72,8 +72,6 @@ class MergePattern:
         if pattern.matrix.shape != matrix.shape or not torch.allclose(pattern.matrix, matrix, atol=1e-4):
             raise UserError("This is no averaging matrix: each row needs one entry, and each column must sum to 1.")
         return pattern
-
-    def __repr__(self): return f"MergePattern(K={self.K} of N={self.num_tokens}, sizes {self.sizes.tolist()})"
 
 # %% ../nbs/02_merging.ipynb #0abf0ecb
 class MergeTree:

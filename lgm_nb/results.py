@@ -15,7 +15,7 @@ from .data import data_folder
 from .errors import UserError, exit_status
 from .files import load_json, written_beside
 
-# %% ../nbs/15_results.ipynb #5731d727
+# %% ../nbs/15_results.ipynb #80e38a62
 RECORDS = ("metrics.json", "timing.json", "environment.json", "settings.json")
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
 
@@ -33,7 +33,8 @@ def markdown_table(result):
     columns = [("K", lambda K, v: K), ("tokens", lambda K, v: f"{int(K) / N:.0%}"), ("PSNR (dB)", lambda K, v: f"{v['psnr']:.2f}"),
                ("SSIM", lambda K, v: f"{v['ssim']:.3f}"), ("principal components (dB)", lambda K, v: f"{m['principal_components'][str(int(K) * result['settings']['tokenizer']['channels'])]:.2f}"),
                ("Frechet distance", lambda K, v: f"{v['frechet']:.2f}"), ("recognised", lambda K, v: f"{v['recognised']:.0%}"),
-               ("same class as K = N", lambda K, v: f"{v['same_class']:.0%}"), ("guidance", lambda K, v: f"{v['guidance']:g}"),
+               ("same class as K = N", lambda K, v: f"{v['same_class']:.0%}"),
+               ("feature cosine to K = N (other noise)", lambda K, v: f"{v['cosine']:.2f} ({v['cosine_other_noise']:.2f})"), ("guidance", lambda K, v: f"{v['guidance']:g}"),
                ("GFLOPs/image", lambda K, v: f"{v['gflops_per_image']:.2f}"), ("images/s", lambda K, v: f"{t['lengths'][K]['images_per_second']:.1f}")]
     lines = ["| " + " | ".join(name for name, _ in columns) + " |", "|" + "---:|" * len(columns)]
     lines += ["| " + " | ".join(cell(K, v) for _, cell in columns) + " |" for K, v in m["lengths"].items()]

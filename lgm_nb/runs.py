@@ -5,7 +5,7 @@ __all__ = ['environment', 'Run', 'pick_device', 'make_optimisers', 'split_parame
            'save_state', 'load_state', 'StopSignal', 'averaged', 'check_finite', 'update', 'fit', 'sys_is_terminal',
            'report']
 
-# %% ../nbs/11_runs.ipynb #0e67700f
+# %% ../nbs/11_runs.ipynb #3b50fe36
 import json
 import math
 import os
@@ -23,18 +23,19 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from .data import data_folder
 from .errors import UserError
 from .files import load_json, save_json, written_beside
 from .settings import comparable, flatten
 
-# %% ../nbs/11_runs.ipynb #64210dc2
+# %% ../nbs/11_runs.ipynb #be6722e3
 def environment():
     "Versions, commit and machine, for the record."
     versions = {}
     for name in ("lgm_nb", "torch", "torchvision", "timm", "torch-fidelity", "numpy", "scipy", "safetensors"):
         try: versions[name] = version(name)
         except PackageNotFoundError: versions[name] = "not installed"
-    try: commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5).stdout.strip()
+    try: commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=data_folder().parent, capture_output=True, text=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError): commit = ""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return dict(python=platform.python_version(), versions=versions, commit=commit or "unknown", system=platform.system(),

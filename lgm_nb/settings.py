@@ -4,7 +4,7 @@
 __all__ = ['DataSettings', 'TokenizerTraining', 'GeneratorTraining', 'EvaluationSettings', 'Settings', 'presets', 'comparable',
            'from_plain', 'flatten', 'digest', 'forward_cost', 'plan', 'print_plan']
 
-# %% ../nbs/10_settings.ipynb #7709908d
+# %% ../nbs/10_settings.ipynb #72487e6e
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UserError
 from .generator import DiT, GeneratorSettings
-from .tokenizer import Tokenizer, TokenizerSettings
+from .tokenizer import Tokenizer, TokenizerSettings, check_tokenizer
 
-# %% ../nbs/10_settings.ipynb #6256c85f
+# %% ../nbs/10_settings.ipynb #2e299bc3
 @dataclass
 class DataSettings:
     "Where images come from."
@@ -31,7 +31,7 @@ class DataSettings:
     flip: bool = False
     "Mirror images at random. Off for clothes: shoes in this data set point left."
 
-
+# %% ../nbs/10_settings.ipynb #505646ec
 @dataclass
 class TokenizerTraining:
     "How the tokenizer learns."
@@ -54,7 +54,7 @@ class TokenizerTraining:
     align_weight: float = 0.25
     "Weight of the alignment loss."
 
-
+# %% ../nbs/10_settings.ipynb #c525d621
 @dataclass
 class GeneratorTraining:
     "How the generator learns."
@@ -70,14 +70,14 @@ class GeneratorTraining:
     "Steps over which the rates rise; they fall as a cosine afterwards."
     clip: float = 1.0
     "Largest norm of the gradient."
-    lengths: tuple[int, ...] = (64, 32, 16, 8, 32, 16, 8)
+    lengths: tuple[int, ...] = (64, 32, 16, 64, 8, 32, 16, 8)
     "Token counts, taken in turn."
     label_drop: float = 0.1
     "Share of labels replaced by \"no class\", for guidance."
     ema: float = 0.998
     "Decay of the exponential moving average of the weights."
 
-
+# %% ../nbs/10_settings.ipynb #6fd7b496
 @dataclass
 class EvaluationSettings:
     "What is measured at the end."
@@ -89,16 +89,22 @@ class EvaluationSettings:
     "Images to draw at each length, classes in turn."
     points: int = 21
     "Grid points of sampling (one more than steps)."
-    shift: float = 0.5
+    shift: float = 0.3
     "Shift of the time grid; below 1 spends more steps near noise."
-    guidance: tuple[float, ...] = (2.0,)
-    "Guidance weight for each length, or one for all."
+    guidance: tuple[float, ...] = (5.0, 5.0, 4.5, 4.0, 3.5)
+    "Guidance weight at each of guidance_lengths, or one for all."
+    guidance_lengths: tuple[int, ...] = (64, 32, 16, 8, 4)
+    "Token counts that the guidance weights belong to; any other takes the weight of the nearest."
+    guidance_grid: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0)
+    "Weights that `--stage guidance` tries at each length."
+    guidance_samples: int = 250
+    "Images drawn for each try."
     guidance_mode: Literal["per_position", "standard"] = "standard"
     "Form of guidance."
     batch_size: int = 100
     "Images drawn or encoded at once."
 
-# %% ../nbs/10_settings.ipynb #187ef4a6
+# %% ../nbs/10_settings.ipynb #970f0213
 @dataclass
 class Settings:
     "Train a merging tokenizer and one diffusion transformer, and measure both at every token count."
@@ -106,8 +112,8 @@ class Settings:
     "Name of the values to start from; other arguments change them."
     out: Path = Path("runs/fashion")
     "Folder of this run; the same command continues it."
-    stage: Literal["all", "tokenizer", "latents", "generator", "evaluate"] = "all"
-    "Run one stage only, or all in turn."
+    stage: Literal["all", "tokenizer", "latents", "generator", "guidance", "evaluate"] = "all"
+    "Run one stage only, or all in turn; guidance searches the weight for each length and is not part of all."
     seed: int = 0
     "Fixes every random choice."
     device: str = "auto"
@@ -125,7 +131,7 @@ class Settings:
 
     def check(self):
         "Raise `UserError` for a choice that cannot work; returns self."
-        self.tokenizer.check(); self.generator.resolve()
+        check_tokenizer(self.tokenizer); self.generator.resolve()
         N, G = self.tokenizer.tokens, self.tokenizer.blocks
         for part in ("tokenizer_training", "generator_training", "evaluation"):
             lengths = getattr(self, part).lengths
@@ -141,23 +147,23 @@ class Settings:
         t, e = self.tokenizer_training, self.evaluation
         if len(t.length_weights) != len(t.lengths):
             raise UserError(f"There are {len(t.lengths)} tokenizer lengths and {len(t.length_weights)} weights; give --tokenizer-training.length-weights one weight for each length.")
-        if len(e.guidance) not in (1, len(e.lengths)):
-            raise UserError(f"There are {len(e.lengths)} lengths and {len(e.guidance)} guidance weights; give one for each length, or one for all.")
+        if len(e.guidance) not in (1, len(e.guidance_lengths)):
+            raise UserError(f"There are {len(e.guidance)} guidance weights for {len(e.guidance_lengths)} lengths; give --evaluation.guidance one for each of --evaluation.guidance-lengths, or one for all.")
 
     def guidance_for(self, K):
-        "Guidance weight at K tokens: that of the nearest length listed."
+        "Guidance weight at K tokens: that of the nearest length in guidance_lengths."
         e = self.evaluation
         if len(e.guidance) == 1: return e.guidance[0]
-        return dict(zip(e.lengths, e.guidance))[min(e.lengths, key=lambda length: abs(length - K))]
+        return dict(zip(e.guidance_lengths, e.guidance))[min(e.guidance_lengths, key=lambda length: abs(length - K))]
 
-# %% ../nbs/10_settings.ipynb #0a86f6dc
+# %% ../nbs/10_settings.ipynb #2f4474bd
 def presets():
     "Complete settings by name."
     colour = TokenizerSettings(image_size=32, image_channels=3, patch=8, channels=16)
     return {"fashion": Settings(),
             "cifar10": Settings(preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True), tokenizer=colour)}
 
-# %% ../nbs/10_settings.ipynb #c1e8e576
+# %% ../nbs/10_settings.ipynb #e603970e
 def comparable(settings):
     "The settings that decide a run's results, as plain values: everything but where, when and how it is run."
     values = json.loads(json.dumps(asdict(settings), default=str))
@@ -186,7 +192,7 @@ def digest(values):
     "A short fingerprint of plain values."
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
-# %% ../nbs/10_settings.ipynb #d069f23a
+# %% ../nbs/10_settings.ipynb #90007037
 def forward_cost(function, parameters):
     "(GFLOPs of the forward pass, bytes that training holds: weights, gradients, two moments, and kept activations)."
     kept = {}
@@ -195,10 +201,10 @@ def forward_cost(function, parameters):
         return tensor
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), FlopCounterMode(display=False) as counter: function()
     weights = {p.shape for p in parameters}
-    activations = sum(t.numel() * t.element_size() for t in kept.values() if t.shape not in weights and t.T.shape not in weights)
+    activations = sum(t.numel() * t.element_size() for t in kept.values() if t.shape not in weights and t.shape[::-1] not in weights)
     return counter.get_total_flops() / 1e9, 16 * sum(p.numel() for p in parameters) + activations
 
-# %% ../nbs/10_settings.ipynb #c168c77e
+# %% ../nbs/10_settings.ipynb #e693974d
 def plan(settings, images=None, classes=10):
     """What a run would do, as {stage: facts}: parameters, tokens, GFLOPs and memory of a step, steps, passes over the data.
 

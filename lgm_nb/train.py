@@ -4,7 +4,7 @@
 __all__ = ['draw_length', 'flips', 'tokenizer_terms', 'inner', 'train_tokenizer', 'latent_stage', 'generator_terms',
            'train_generator', 'needs', 'run_stages', 'load_run', 'parse', 'main']
 
-# %% ../nbs/12_train.ipynb #0c959ead
+# %% ../nbs/12_train.ipynb #1e76ea3f
 import signal
 import sys
 import time
@@ -15,7 +15,7 @@ import tyro
 
 from .data import batch_indices, load_data
 from .errors import UserError
-from .evaluation import evaluate, print_table
+from .evaluation import evaluate, print_table, search_guidance
 from .files import load_into, load_json, load_tensors, save_tensors
 from .flow import flow_matching_loss
 from .generator import DiT
@@ -44,7 +44,7 @@ def tokenizer_terms(tokenizer, images, settings, device):
         return {"reconstruction": (out.images - x).square().mean(), "alignment": training.align_weight * out.align_loss, "latents": out.latent_loss}
     return terms
 
-# %% ../nbs/12_train.ipynb #19d0424a
+# %% ../nbs/12_train.ipynb #0676ff0b
 def inner(name):
     "Whether a matrix is inside a network (Muon) and not an embedding, first or last layer (AdamW)."
     return "blocks" in name or "shortcut" in name
@@ -57,6 +57,7 @@ def train_tokenizer(run, data):
     tokenizer = Tokenizer(s.tokenizer).to(run.device)
     if path.exists():
         tensors, facts = load_tensors(path)
+        print(f"The tokenizer is trained already: {path}.")
         return load_into(tokenizer, tensors, path).eval(), facts.get("seconds", 0.0)
     describe = lambda step: f"training images {batch_indices(len(data.train), training.batch_size, step, s.seed).tolist()[:8]} and on"
     optimisers = make_optimisers(*split_parameters(tokenizer, inner), training)
@@ -65,7 +66,7 @@ def train_tokenizer(run, data):
     run.path("tokenizer.state.pt").unlink(missing_ok=True)
     return tokenizer.eval(), seconds
 
-# %% ../nbs/12_train.ipynb #d57b66be
+# %% ../nbs/12_train.ipynb #e41005d7
 def latent_stage(run, tokenizer, data):
     "Stage 2: the `LatentSet` of the training images, extracted when not there."
     source = digest({name: tensor.double().sum().item() for name, tensor in tokenizer.state_dict().items()} | {"data": data.source})
@@ -79,7 +80,8 @@ def generator_terms(model, latents, settings, device):
     def terms(step):
         z, y = latents.batch(batch_indices(len(latents), training.batch_size, step, settings.seed), flips(training.batch_size, settings.data.flip), device)
         y = torch.where(torch.rand(len(y)).to(y.device) < training.label_drop, model.num_classes, y)
-        return {"velocity": flow_matching_loss(model, z, y, patterns[training.lengths[step % len(training.lengths)]]).mean()}
+        K = training.lengths[step % len(training.lengths)]
+        return {f"velocity at K = {K}": flow_matching_loss(model, z, y, patterns[K]).mean()}
     return terms
 
 
@@ -90,6 +92,7 @@ def train_generator(run, latents, classes):
     model = DiT(s.tokenizer.tokens, s.tokenizer.channels, len(classes), s.generator).to(run.device)
     if path.exists():
         tensors, facts = load_tensors(path)
+        print(f"The generator is trained already: {path}.")
         return load_into(model, tensors, path).eval(), facts.get("seconds", 0.0)
     describe = lambda step: f"latents {batch_indices(len(latents), training.batch_size, step, s.seed).tolist()[:8]} and on"
     average = averaged(model, training.ema)
@@ -99,7 +102,7 @@ def train_generator(run, latents, classes):
     run.path("generator.state.pt").unlink(missing_ok=True)
     return average.module.eval(), seconds
 
-# %% ../nbs/12_train.ipynb #9c566143
+# %% ../nbs/12_train.ipynb #f1aa3d09
 def needs(folder, name, stage):
     "Raise `UserError` when an earlier stage's file is missing."
     if not (folder / name).exists():
@@ -112,14 +115,17 @@ def run_stages(settings):
     s, only = settings, settings.stage
     data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
     print(f"{data.source}. Run folder {run.folder}, device {run.device}.")
-    if only in ("latents", "generator", "evaluate"): needs(run.folder, "tokenizer.safetensors", "tokenizer")
+    if only in ("latents", "generator", "guidance", "evaluate"): needs(run.folder, "tokenizer.safetensors", "tokenizer")
     tokenizer, tokenizer_seconds = train_tokenizer(run, data)
     if only == "tokenizer": return None
     latents = latent_stage(run, tokenizer, data)
     if only == "latents": return None
-    if only == "evaluate": needs(run.folder, "generator.safetensors", "generator")
+    if only in ("guidance", "evaluate"): needs(run.folder, "generator.safetensors", "generator")
     generator, generator_seconds = train_generator(run, latents, data.train.classes)
     if only == "generator": return None
+    if only == "guidance":
+        search_guidance(run, tokenizer, generator, latents, data)
+        return None
     seconds = dict(tokenizer=tokenizer_seconds, generator=generator_seconds)
     metrics, timing = evaluate(run, tokenizer, generator, latents, data, seconds, began)
     print_table(metrics, timing)
