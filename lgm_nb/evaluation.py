@@ -5,7 +5,7 @@ __all__ = ['COLUMNS', 'one_of_each', 'reconstruction_grid', 'draw', 'sampling_no
            'draw_many', 'real_features', 'agreement', 'measure_samples', 'peak_memory_gb', 'evaluate',
            'search_guidance', 'smooth', 'draw_losses', 'curves', 'save_pictures', 'print_table']
 
-# %% ../nbs/11b_evaluation.ipynb #1bc1ace3
+# %% ../nbs/11b_evaluation.ipynb #258e65b0
 import sys
 import time
 
@@ -18,7 +18,7 @@ from .features import load_feature_network, predict
 from .files import save_json, written_beside
 from .flow import sample
 from .metrics import extract_features, gflops, principal_components, psnr, recognised, sample_metrics, ssim
-from .plots import COLOURS, STYLE, show_grid
+from .plots import COLOURS, show_grid
 from .settings import comparable, digest
 
 # %% ../nbs/11b_evaluation.ipynb #b01cd82f
@@ -167,7 +167,7 @@ def search_guidance(run, tokenizer, generator, latents, data):
                                               shift=e.shift, mode=e.guidance_mode, tries=found, best=best))
     return found
 
-# %% ../nbs/11b_evaluation.ipynb #080220f9
+# %% ../nbs/11b_evaluation.ipynb #d2cf6f1c
 def smooth(values, width=9):
     "Running mean, shorter at the ends."
     v = torch.tensor(values)
@@ -188,7 +188,7 @@ def draw_losses(ax, log, title):
 
 def curves(run, metrics, channels):
     "Figure: loss curves of both stages, and PSNR over K beside the principal-component line."
-    fig, axes = plt.subplots(1, 3, figsize=(11, 3.1))
+    fig, axes = plt.subplots(1, 3, figsize=(11, 3.1), layout="constrained")
     for ax, stage in zip(axes, ("tokenizer", "generator")): draw_losses(ax, run.read_log(stage), f"{stage} losses")
     lengths = sorted(metrics["lengths"], key=int)
     axes[2].plot([int(K) for K in lengths], [metrics["lengths"][K]["psnr"] for K in lengths], "o-", label="tokenizer")
@@ -201,10 +201,9 @@ def curves(run, metrics, channels):
 
 def save_pictures(run, tokenizer, generator, latents, data, metrics):
     "reconstructions.png, samples.png and curves.png in the run folder."
-    with plt.rc_context(STYLE):
-        figures = {"reconstructions": reconstruction_grid(tokenizer, data.test, run.settings.evaluation.lengths),
-                   "samples": sample_grid(generator, tokenizer, latents, data.train.classes, run.settings),
-                   "curves": curves(run, metrics, run.settings.tokenizer.channels)}
+    figures = {"reconstructions": reconstruction_grid(tokenizer, data.test, run.settings.evaluation.lengths),
+               "samples": sample_grid(generator, tokenizer, latents, data.train.classes, run.settings),
+               "curves": curves(run, metrics, run.settings.tokenizer.channels)}
     for name, figure in figures.items():
         with written_beside(run.path(f"{name}.png")) as beside: figure.savefig(beside, format="png", dpi=110)
         plt.close(figure)

@@ -32,7 +32,7 @@ def notebook_style():
     np.random.seed(0)
     if os.environ.get("IN_TEST"): torch.set_num_threads(1)
 
-# %% ../nbs/00b_plots.ipynb #dfa1e16b
+# %% ../nbs/00b_plots.ipynb #3efbfb61
 def to_display(image):
     "An image (channels, H, W) in [-1, 1] or uint8 as an array that matplotlib shows: (H, W) or (H, W, 3) in [0, 1]."
     image = image.detach().cpu()
@@ -47,13 +47,13 @@ def show_grid(rows, row_labels=(), column_labels=(), size=0.85, title=None):
     rows: a sequence of (n, channels, H, W) tensors in [-1, 1] (or uint8), one per row; rows may differ in length.
     """
     columns = max(len(row) for row in rows)
-    fig, axes = plt.subplots(len(rows), columns, squeeze=False,
+    fig, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
                              figsize=(columns * size + (1.3 if row_labels else 0), len(rows) * size + 0.3))
     for r, row in enumerate(rows):
         for c, ax in enumerate(axes[r]):
             ax.set_xticks([]); ax.set_yticks([])
             for side in ax.spines.values(): side.set_visible(False)
-            if c < len(row): ax.imshow(to_display(row[c]), vmin=0, vmax=1)
+            if c < len(row): ax.imshow(to_display(row[c]), cmap="gray", interpolation="nearest", vmin=0, vmax=1)
             if r == 0 and c < len(column_labels): ax.set_title(column_labels[c], fontsize=10)
         if r < len(row_labels): axes[r, 0].set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=11)
     if title: fig.suptitle(title)

@@ -117,7 +117,7 @@ def rate(step, training):
     rise = min(1.0, (step + 1) / max(1, training.warmup))
     return rise * 0.5 * (1 + math.cos(math.pi * step / training.steps))
 
-# %% ../nbs/11_runs.ipynb #34c5e7c8
+# %% ../nbs/11_runs.ipynb #c5581b0f
 class Stopped(Exception):
     "The run was asked to stop; its state is saved."
 
@@ -139,7 +139,7 @@ def load_state(path):
     if not Path(path).exists(): return None
     try: return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"The saved state {path} is damaged ({str(error).splitlines()[0][:100]}); delete it to start this stage again.") from None
+        raise UserError(f"The saved state {path} is damaged or was not written by a run ({type(error).__name__}); delete it to start this stage again.") from None
 
 # %% ../nbs/11_runs.ipynb #a5ab57fe
 class StopSignal:

@@ -54,7 +54,7 @@ class TokenizerTraining:
     align_weight: float = 0.25
     "Weight of the alignment loss."
 
-# %% ../nbs/10_settings.ipynb #c525d621
+# %% ../nbs/10_settings.ipynb #67387238
 @dataclass
 class GeneratorTraining:
     "How the generator learns."
@@ -70,14 +70,14 @@ class GeneratorTraining:
     "Steps over which the rates rise; they fall as a cosine afterwards."
     clip: float = 1.0
     "Largest norm of the gradient."
-    lengths: tuple[int, ...] = (64, 32, 16, 64, 8, 32, 16, 8)
+    lengths: tuple[int, ...] = (64, 32, 16, 8, 32, 16, 8)
     "Token counts, taken in turn."
     label_drop: float = 0.1
     "Share of labels replaced by \"no class\", for guidance."
     ema: float = 0.998
     "Decay of the exponential moving average of the weights."
 
-# %% ../nbs/10_settings.ipynb #6fd7b496
+# %% ../nbs/10_settings.ipynb #bce3e9e5
 @dataclass
 class EvaluationSettings:
     "What is measured at the end."
@@ -89,9 +89,9 @@ class EvaluationSettings:
     "Images to draw at each length, classes in turn."
     points: int = 21
     "Grid points of sampling (one more than steps)."
-    shift: float = 0.3
+    shift: float = 0.5
     "Shift of the time grid; below 1 spends more steps near noise."
-    guidance: tuple[float, ...] = (5.0, 5.0, 4.5, 4.0, 3.5)
+    guidance: tuple[float, ...] = (6.0, 4.0, 4.0, 4.0, 4.0)
     "Guidance weight at each of guidance_lengths, or one for all."
     guidance_lengths: tuple[int, ...] = (64, 32, 16, 8, 4)
     "Token counts that the guidance weights belong to; any other takes the weight of the nearest."

@@ -4,12 +4,13 @@
 __all__ = ['draw_length', 'flips', 'tokenizer_terms', 'inner', 'train_tokenizer', 'latent_stage', 'generator_terms',
            'train_generator', 'needs', 'run_stages', 'load_run', 'parse', 'main']
 
-# %% ../nbs/12_train.ipynb #1e76ea3f
+# %% ../nbs/12_train.ipynb #3641f417
 import signal
 import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import tyro
 
@@ -20,6 +21,7 @@ from .files import load_into, load_json, load_tensors, save_tensors
 from .flow import flow_matching_loss
 from .generator import DiT
 from .latents import LatentSet, extract
+from .plots import STYLE
 from .runs import Run, Stopped, averaged, fit, make_optimisers, split_parameters
 from .settings import Settings, comparable, digest, from_plain, presets, print_plan
 from .tokenizer import Tokenizer
@@ -147,7 +149,7 @@ def load_run(folder, device="cpu"):
     generator = DiT(settings.tokenizer.tokens, settings.tokenizer.channels, classes, settings.generator)
     return tokenizer, load_into(generator, tensors["generator"], folder).to(device).eval(), latents, settings
 
-# %% ../nbs/12_train.ipynb #f4e86ac2
+# %% ../nbs/12_train.ipynb #ceea773f
 def parse(arguments):
     "Settings from command-line words: the preset first, then everything that changes it; `tyro` checks names and types."
     named = [b for a, b in zip(arguments, arguments[1:]) if a == "--preset"] + [a.split("=", 1)[1] for a in arguments if a.startswith("--preset=")]
@@ -160,6 +162,7 @@ def main(arguments=None):
     "`python -m lgm_nb.train`: returns the exit status."
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
+        plt.rcParams.update(STYLE)
         if settings.dry_run: print_plan(settings)
         elif (done := Run.finished(settings)) is not None:
             print(f"{settings.out} is finished; delete it or choose another --out to train again.")
