@@ -61,7 +61,7 @@ def sample_grid(generator, tokenizer, latents, classes, settings):
     short = [c.split("/")[0].split(" ")[0] for c in classes[:count]]
     return show_grid(rows, [f"K = {K}" for K in settings.evaluation.lengths], short, size=0.9)
 
-# %% ../nbs/11b_evaluation.ipynb #1b193a6f
+# %% ../nbs/11b_evaluation.ipynb #ccb458ba
 @torch.no_grad()
 def measure_reconstructions(tokenizer, images, K, count, batch_size):
     "Mean PSNR (dB) and SSIM of `count` held-out images at K tokens."
@@ -85,11 +85,12 @@ def draw_many(generator, tokenizer, latents, K, count, settings, progress=None, 
 
 
 def real_features(images, count):
-    "Features of real held-out images, or None (with a printed sentence) when the extractor's weights cannot be had."
+    "Features of real held-out images, or None (with a printed sentence) when there are too few or the extractor's weights cannot be had."
+    if len(images) < 10: return print(f"{len(images)} held-out images are too few for a Frechet distance; 10 or more are needed.")
     try: return extract_features(images.images[:count])
     except UserError as error: print(error)
 
-# %% ../nbs/11b_evaluation.ipynb #9422a589
+# %% ../nbs/11b_evaluation.ipynb #961bf932
 def agreement(now, full):
     """How far samples at two lengths from the same noise show the same thing, as the feature network sees it.
 
@@ -107,7 +108,7 @@ def measure_samples(generator, tokenizer, latents, K, settings, reference, netwo
     count = settings.evaluation.samples
     images, y, seconds = draw_many(generator, tokenizer, latents, K, count, settings, progress)
     quality = dict(guidance=settings.guidance_for(K))
-    if reference is not None: quality |= sample_metrics(images, reference, seed=settings.seed)
+    if reference is not None and count >= 10: quality |= sample_metrics(images, reference, seed=settings.seed)
     if network is not None: quality |= dict(recognised=recognised(images, y, network)) | agreement(predict(network, images), full)
     device = generator.pos.device
     cost = gflops(lambda: draw(generator, tokenizer, latents, y[:1].to(device), K, sampling_noise(1, settings), settings))
@@ -129,16 +130,16 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
     """
     s, e = run.settings, run.settings.evaluation
     grey = (s.tokenizer.image_channels, s.tokenizer.image_size) == (1, 28) and data.name.startswith("fashion")
-    network = load_feature_network().to(run.device) if grey else None
+    network = load_feature_network() if grey else None
     reference = real_features(data.test, max(e.samples, 1000))
     lengths, speed, full, began = {}, {}, [], time.monotonic() if began is None else began
     with tqdm(total=e.samples * len(e.lengths), desc="samples", unit="img", disable=None) as progress:
         for K in e.lengths:
             quality, speed[K] = measure_samples(generator, tokenizer, latents, K, s, reference, network, full, progress)
             lengths[K] = measure_reconstructions(tokenizer, data.test, K, e.images, e.batch_size) | quality
-    possible = min(len(data.train), data.train.images[0].numel())
+    possible = min(len(data.train), 10000, data.train.images[0].numel())
     numbers = [K * s.tokenizer.channels for K in e.lengths if K * s.tokenizer.channels <= possible]
-    line = principal_components(data.train.images[:10000], data.test.images[:e.images], numbers)
+    line = principal_components(data.train.images[:10000], data.test.images[:e.images], numbers) if numbers else {}
     metrics = dict(settings=digest(comparable(s)), data=data.source, seed=s.seed, reconstructed=min(e.images, len(data.test)), samples=e.samples,
                    ema=s.generator_training.ema, guidance_mode=e.guidance_mode, points=e.points, shift=e.shift,
                    extractor=reference.extractor.get_name() if reference is not None else None,
@@ -149,7 +150,7 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
     save_json(run.path("metrics.json"), metrics)
     return metrics, timing
 
-# %% ../nbs/11b_evaluation.ipynb #9aabd698
+# %% ../nbs/11b_evaluation.ipynb #9fbedb41
 def search_guidance(run, tokenizer, generator, latents, data):
     "Try every weight of the grid at every length; writes guidance.json and returns {K: [one dictionary for each weight]}."
     s, e = run.settings, run.settings.evaluation
@@ -163,6 +164,7 @@ def search_guidance(run, tokenizer, generator, latents, data):
             print(f"K = {K}, guidance {weight:g}: Frechet {scores['frechet']:.2f}, precision {scores['precision']:.2f}, recall {scores['recall']:.2f}", flush=True)
     best = {K: min(tries, key=lambda t: t["frechet"])["guidance"] for K, tries in found.items()}
     print("Best: --evaluation.guidance-lengths", *best, "--evaluation.guidance", *(f"{w:g}" for w in best.values()))
+    print("To use them, copy tokenizer.safetensors and generator.safetensors into a new folder, and run with these and --out that folder.")
     save_json(run.path("guidance.json"), dict(settings=digest(comparable(s)), seed=s.seed, samples=e.guidance_samples, points=e.points,
                                               shift=e.shift, mode=e.guidance_mode, tries=found, best=best))
     return found

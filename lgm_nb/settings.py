@@ -104,7 +104,7 @@ class EvaluationSettings:
     batch_size: int = 100
     "Images drawn or encoded at once."
 
-# %% ../nbs/10_settings.ipynb #970f0213
+# %% ../nbs/10_settings.ipynb #7ebdcd8b
 @dataclass
 class Settings:
     "Train a merging tokenizer and one diffusion transformer, and measure both at every token count."
@@ -115,9 +115,9 @@ class Settings:
     stage: Literal["all", "tokenizer", "latents", "generator", "guidance", "evaluate"] = "all"
     "Run one stage only, or all in turn; guidance searches the weight for each length and is not part of all."
     seed: int = 0
-    "Fixes every random choice."
+    "Fixes every random choice of training and sampling (a folder's test split is the same for every seed)."
     device: str = "auto"
-    "auto (a GPU when there is one), cpu, cuda or mps."
+    "auto (cuda where it is there, else cpu), cpu, cuda or mps."
     dry_run: bool = False
     "Print the plan and train nothing."
     save_seconds: float = 30.0
@@ -145,6 +145,10 @@ class Settings:
 
     def _check_pairs(self):
         t, e = self.tokenizer_training, self.evaluation
+        if min(e.samples, e.images, e.batch_size, e.guidance_samples) < 1 or e.points < 2:
+            raise UserError("Evaluation needs at least 1 image, 1 sample, a batch of 1 and 2 grid points; raise the --evaluation settings.")
+        if not e.guidance or not e.guidance_lengths: raise UserError("Give at least one --evaluation.guidance weight and one of --evaluation.guidance-lengths.")
+        if min(t.length_weights, default=0) < 0 or sum(t.length_weights) <= 0: raise UserError("--tokenizer-training.length-weights must be 0 or more, and not all 0.")
         if len(t.length_weights) != len(t.lengths):
             raise UserError(f"There are {len(t.lengths)} tokenizer lengths and {len(t.length_weights)} weights; give --tokenizer-training.length-weights one weight for each length.")
         if len(e.guidance) not in (1, len(e.guidance_lengths)):

@@ -4,7 +4,8 @@
 __all__ = ['draw_length', 'flips', 'tokenizer_terms', 'inner', 'train_tokenizer', 'latent_stage', 'generator_terms',
            'train_generator', 'needs', 'run_stages', 'load_run', 'parse', 'main']
 
-# %% ../nbs/12_train.ipynb #3641f417
+# %% ../nbs/12_train.ipynb #3ae1d80d
+import hashlib
 import signal
 import sys
 import time
@@ -68,10 +69,10 @@ def train_tokenizer(run, data):
     run.path("tokenizer.state.pt").unlink(missing_ok=True)
     return tokenizer.eval(), seconds
 
-# %% ../nbs/12_train.ipynb #e41005d7
+# %% ../nbs/12_train.ipynb #a3e22938
 def latent_stage(run, tokenizer, data):
     "Stage 2: the `LatentSet` of the training images, extracted when not there."
-    source = digest({name: tensor.double().sum().item() for name, tensor in tokenizer.state_dict().items()} | {"data": data.source})
+    source = digest({name: hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest() for name, tensor in tokenizer.state_dict().items()} | {"data": data.source})
     return extract(tokenizer, data.train, run.path("latents"), flips=run.settings.data.flip, source=source)
 
 
