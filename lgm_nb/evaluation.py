@@ -169,10 +169,10 @@ def search_guidance(run, tokenizer, generator, latents, data):
                                               shift=e.shift, mode=e.guidance_mode, tries=found, best=best))
     return found
 
-# %% ../nbs/11b_evaluation.ipynb #d2cf6f1c
+# %% ../nbs/11b_evaluation.ipynb #2c14f420
 def smooth(values, width=9):
-    "Running mean, shorter at the ends."
-    v = torch.tensor(values)
+    "Running mean, shorter at the ends and for short lists."
+    v, width = torch.tensor(values), min(width, 1 + len(values) // 6)
     return [v[max(0, i - width // 2):i + width // 2 + 1].mean().item() for i in range(len(v))]
 
 
