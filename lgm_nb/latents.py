@@ -86,10 +86,11 @@ class LatentSet:
         "Read shards, statistics and patterns; a missing or damaged file raises `UserError`."
         folder = Path(folder)
         numbers, facts = load_tensors(folder / "statistics.safetensors")
+        patterns = load_tensors(folder / "patterns.safetensors")[0]["labels"]
         shards = [load_tensors(shard_path(folder, i))[0] for i in range(facts["shards"])]
-        join = lambda name: torch.cat([s[name] for s in shards])
-        return cls(join("latents"), join("labels"), join("latents_flip") if facts["flips"] else None,
-                   LatentStatistics(**numbers), load_tensors(folder / "patterns.safetensors")[0]["labels"])
+        none = dict(latents=torch.empty(0, patterns.shape[1], numbers["mean"].shape[-1]), labels=torch.empty(0, dtype=torch.long))
+        join = lambda name: torch.cat([s[name] for s in shards or [none]])           # a weights folder keeps no shards
+        return cls(join("latents"), join("labels"), join("latents_flip") if facts["flips"] else None, LatentStatistics(**numbers), patterns)
 
     def __len__(self): return len(self.z)
 

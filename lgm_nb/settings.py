@@ -118,6 +118,8 @@ class Settings:
     "Fixes every random choice of training and sampling (a folder's test split is the same for every seed)."
     device: str = "auto"
     "auto (cuda where it is there, else cpu), cpu, cuda or mps."
+    init: Path | None = None
+    "Folder of a finished run, or data/weights, whose networks (sizes and weights) training starts from."
     dry_run: bool = False
     "Print the plan and train nothing."
     save_seconds: float = 30.0
@@ -164,7 +166,12 @@ class Settings:
 def presets():
     "Complete settings by name."
     colour = TokenizerSettings(image_size=32, image_channels=3, patch=8, channels=16)
-    return {"fashion": Settings(),
+    long = Settings(
+        preset="fashion-long", out=Path("runs/fashion-long"), data=DataSettings("fashion"),
+        tokenizer=TokenizerSettings(decoder_depth=2, latent_noise=0.08),
+        tokenizer_training=TokenizerTraining(steps=6000, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64), length_weights=(4, 2, 3, 2, 3, 2, 2, 1, 2)),
+        generator_training=GeneratorTraining(steps=12000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995))
+    return {"fashion": Settings(), "fashion-long": long,
             "cifar10": Settings(preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True), tokenizer=colour)}
 
 # %% ../nbs/10_settings.ipynb #e603970e
@@ -173,6 +180,7 @@ def comparable(settings):
     values = json.loads(json.dumps(asdict(settings), default=str))
     for name in ("out", "stage", "dry_run", "save_seconds", "preset", "device"): values.pop(name)
     values["data"].pop("dir")
+    if values["init"] is None: values.pop("init")                      # runs from scratch keep the fingerprints they had
     return values
 
 
