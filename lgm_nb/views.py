@@ -54,7 +54,7 @@ class Groups:
 
     def colour_of(self, K):
         "Colour of each group, K hex words."
-        return [self.colours[name % self.n] for name in self.names(K)]
+        return [self.colours[(name % self.n + 2 * (name // self.n)) % self.n] for name in self.names(K)]
 
     def _branches(self, block):
         "Joins of a block's tree as (smallest token, height, three-sided path in tree units)."
@@ -165,7 +165,7 @@ def draw_strip(x, made, difference=False, size=76):
     return f'<div>{"".join(parts)}</div>'
 
 # %% ../nbs/18_views.ipynb #16c3d836
-LENGTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
+LENGTHS = (4, 8, 12, 16, 24, 32, 48, 64)
 
 
 class Alignment:

@@ -15,7 +15,6 @@ from io import BytesIO
 import ipywidgets as w
 import numpy as np
 import torch
-from IPython.display import display
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .data import load_data, to_rgb
@@ -89,10 +88,11 @@ class Explorer:
 
     def say(self, sentence): self.message.value = f'<span class="lgm-message" style="color:#D55E00">{escape(str(sentence))}</span>'
 
-    def _ipython_display_(self): display(self.box)
+    def _repr_mimebundle_(self, **choice):
+        return self.box._repr_mimebundle_() | {"text/plain": f"The {self.name} explorer is here when this page runs in JupyterLab, Notebook 7 or VS Code."}
 
 
-def in_row(*parts): return f'<div style="display:flex;flex-wrap:wrap;gap:22px;align-items:flex-start">{"".join(f"<div>{p}</div>" for p in parts)}</div>'
+def in_row(*parts): return f'<div style="display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start">{"".join(f"<div>{p}</div>" for p in parts)}</div>'
 
 # %% ../nbs/19_widgets.ipynb #39821daa
 class GroupsExplorer(Explorer):
@@ -201,7 +201,7 @@ class AlignmentExplorer(Explorer):
 
     def html(self, K):
         a, blocks = self.alignment, self.trained.settings.tokenizer.blocks
-        return "".join(in_row(draw_map(a, name, K, self.classes) + draw_cosines(a, name, K, blocks, 270), *(draw_table(a, name, title, K, 25) for title in a.tables[name]))
+        return "".join(in_row(draw_map(a, name, K, self.classes, 215) + draw_cosines(a, name, K, blocks, 215), *(draw_table(a, name, title, K, 23) for title in a.tables[name]))
                        for name in self.tokenizers)
 
 # %% ../nbs/19_widgets.ipynb #4efd5db4

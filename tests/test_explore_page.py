@@ -1,0 +1,148 @@
+"The explore page in a real browser: Run All, every slider from end to end by keyboard, bad input, nothing stale, no error anywhere."
+import io
+import time
+
+import pytest
+from PIL import Image
+from playwright.sync_api import TimeoutError
+
+EXPLORERS = ("groups", "reconstructions", "alignment", "samples")
+
+
+@pytest.fixture(scope="module")
+def page(server, browser):
+    "The page after Run All, with everything that the browser complains of in page.complaints."
+    kind, address = server
+    opened = browser.new_page(viewport=dict(width=1400, height=1000))
+    opened.complaints = []
+    opened.goto(address)
+    opened.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90000)
+    opened.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60000)
+    opened.locator(".jp-Notebook .jp-Cell").first.click()
+    opened.on("pageerror", lambda error: opened.complaints.append(str(error)))                # from here on; loading is the program's own affair
+    began = run_all(opened)
+    opened.wait_for_selector(".lgm-groups .lgm-picture", timeout=120000)
+    print(f"{kind}: first picture {time.monotonic() - began:.1f} s after Run All")
+    opened.kind = kind
+    yield opened
+    opened.close()
+
+
+def menu(page, title, entry):
+    "Choose an entry of a menu by mouse; opened again until the notebook has put its entries there."
+    for _ in range(20):
+        page.locator(".lm-MenuBar-item", has_text=title).filter(has_text=title).first.click()
+        wanted = page.locator(".lm-Menu-item", has_text=entry).first
+        try: return wanted.click(timeout=3000)
+        except TimeoutError: page.keyboard.press("Escape")
+    raise AssertionError(f"the menu {title} has no entry {entry}")
+
+
+def run_all(page):
+    "Run All Cells; again when a page that is still loading swallowed it. Returns the time it began."
+    for _ in range(6):
+        if (accept := page.locator(".jp-Dialog .jp-mod-accept")).count(): accept.first.click()
+        began = time.monotonic()
+        menu(page, "Run", "Run All Cells")
+        try:
+            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=busy], .lgm-groups", timeout=5000, state="attached")
+            return began
+        except TimeoutError: page.keyboard.press("Escape")
+    raise AssertionError("Run All Cells started nothing")
+
+
+def bring(page, name):
+    "Scroll an explorer into view (a notebook puts off what is far away) and return it."
+    found = page.locator(f".lgm-{name}")
+    for _ in range(80):
+        if found.count() and found.locator(".lgm-picture, .lgm-old").count(): break
+        page.mouse.move(700, 600); page.mouse.wheel(0, 700); page.wait_for_timeout(250)
+    found.first.scroll_into_view_if_needed()
+    return found.first
+
+
+def handle(explorer): return explorer.locator(".noUi-handle").first
+
+
+def settled(page, name, K, seconds=20):
+    "Wait until the explorer shows the picture of K; returns the seconds that took."
+    began = time.monotonic()
+    page.wait_for_selector(f'.lgm-{name} .lgm-picture[data-k="{K}"]', timeout=1000 * seconds)
+    return time.monotonic() - began
+
+
+def contents(page, name): return page.locator(f".lgm-{name} .lgm-picture").first.inner_html()
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_slider_from_end_to_end(page, pictures, name):
+    explorer = bring(page, name)
+    knob = handle(explorer)
+    knob.click()
+    for step in range(60): page.keyboard.press("ArrowLeft")
+    settled(page, name, 4)
+    first = contents(page, name)
+    explorer.screenshot(path=pictures / f"{page.kind}_{name}_04.png")
+    for step in range(60): page.keyboard.press("ArrowRight")
+    settled(page, name, 64)
+    last = contents(page, name)
+    explorer.screenshot(path=pictures / f"{page.kind}_{name}_64.png")
+    assert first != last
+    page.wait_for_timeout(1500)
+    assert page.locator(f'.lgm-{name} .lgm-picture[data-k="64"]').count() == 1                # still the picture of the last move
+    assert "64" in explorer.locator(".lgm-cost").inner_text() and explorer.locator('.lgm-cost[data-k="64"]').count() == 1
+    if page.kind == "lab": page.keyboard.press("Home"); settled(page, name, 4)                # Notebook 7 keeps Home and End for itself
+    assert explorer.locator(".lgm-message").count() == 0
+
+
+def test_groups_follow_image_and_token(page):
+    explorer = bring(page, "groups")
+    before = contents(page, "groups")
+    token = explorer.locator(".noUi-handle").nth(1)
+    token.click(); page.keyboard.press("ArrowRight")
+    page.wait_for_function("old => document.querySelector('.lgm-groups .lgm-picture').innerHTML !== old", arg=before)
+    before = contents(page, "groups")
+    explorer.locator("select").select_option("Bag")
+    page.wait_for_function("old => document.querySelector('.lgm-groups .lgm-picture').innerHTML !== old", arg=before)
+
+
+def picture(width, height, form="jpeg"):
+    buffer = io.BytesIO()
+    Image.effect_mandelbrot((width, height), (-2, -1.5, 1, 1.5), 40).save(buffer, format=form)
+    return buffer.getvalue()
+
+
+def test_uploads(page, pictures):
+    explorer = bring(page, "reconstructions")
+    def give(name, content):
+        with page.expect_file_chooser() as chooser: explorer.locator("button.widget-upload").click()
+        chooser.value.set_files(dict(name=name, mimeType="image/jpeg", buffer=content))
+    for name, content, said in (("notes.jpg", b"these are words", "not an image"), ("dot.png", picture(1, 1, "png"), "at least 8 x 8"), ("photo.jpg", picture(5472, 3648), "5,472 x 3,648")):
+        give(name, content)
+        explorer.locator(".lgm-message", has_text=said).wait_for(timeout=30000)
+    explorer.screenshot(path=pictures / f"{page.kind}_upload.png")
+    knob = handle(explorer)
+    there = int(explorer.locator(".lgm-cost").get_attribute("data-k"))
+    knob.click(); page.keyboard.press("ArrowRight" if there < 64 else "ArrowLeft")
+    settled(page, "reconstructions", there + 1 if there < 64 else there - 1)                  # alive
+
+
+def test_seed(page):
+    explorer = bring(page, "samples")
+    seed = explorer.locator("input[type=text]").first
+    before = contents(page, "samples")
+    seed.fill("seven"); seed.press("Enter")
+    explorer.locator(".lgm-message", has_text="no whole number").wait_for(timeout=10000)
+    seed.fill("7"); seed.press("Enter")
+    page.wait_for_function("old => { const p = document.querySelector('.lgm-samples .lgm-picture'); return p && p.innerHTML !== old }", arg=before, timeout=20000)
+    assert explorer.locator(".lgm-message").count() == 0
+
+
+def test_no_errors_anywhere(page, pictures):
+    seen = set()
+    page.keyboard.press("Escape")
+    for _ in range(60):
+        page.mouse.move(700, 600); page.mouse.wheel(0, 500); page.wait_for_timeout(100)
+        for output in page.locator('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]').all(): seen.add(output.inner_text()[:300])
+    page.screenshot(path=pictures / f"{page.kind}_end.png")
+    assert not seen and not page.complaints, (seen, page.complaints)
