@@ -240,5 +240,7 @@ def draw_table(alignment, name, title, K, cell=27):
             colour = "#" + "".join(f"{c:02x}" for c in colours[i, j])
             parts += [rect(28 + j * cell, 22 + i * cell, cell - 1, cell - 1, colour), text(28 + (j + 0.5) * cell, 38 + i * cell, f"{v:.2f}".replace("0.", ".", 1), "middle", ink(colour), 9)]
     span = len(lengths) * cell
-    parts += [rect(27, 21 + here * cell, span + 1, cell + 1, "none", "#D55E00", 'stroke-width="2.5"'), rect(27 + here * cell, 21, cell + 1, span + 1, "none", "#D55E00", 'stroke-width="2.5"')]
+    frame = 'stroke-width="2.5"'
+    parts += [rect(27, 21 + here * cell, (here + 1) * cell + 1, cell + 1, "none", "#D55E00", frame),
+              rect(27 + here * cell, 21 + here * cell, cell + 1, span - here * cell + 1, "none", "#D55E00", frame)]
     return f'<div style="font-size:12px">{escape(name)}: {title}{svg(30 + span, 26 + span, *parts, label=f"{title} between lengths, {name}; near K = {K} framed")}</div>'

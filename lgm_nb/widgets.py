@@ -4,7 +4,7 @@
 __all__ = ['LARGEST', 'TokenCount', 'classes_of', 'Explorer', 'in_row', 'GroupsExplorer', 'read_upload', 'ReconstructionExplorer',
            'AlignmentExplorer', 'Background', 'SampleExplorer', 'together']
 
-# %% ../nbs/19_widgets.ipynb #1cc2dd7e
+# %% ../nbs/19_widgets.ipynb #25ea1e13
 import asyncio
 import threading
 import time
@@ -56,7 +56,7 @@ class TokenCount:
         self.cost.value = (f'<span class="lgm-cost" data-k="{self.K}" style="padding-left:10px"><b>{self.K}</b> of {self.full} tokens &middot; {cost:.3f} GFLOPs per sampling step '
                            f"&middot; <b>{cost / full:.0%}</b> of K = {self.full}</span>")
 
-# %% ../nbs/19_widgets.ipynb #8a78b412
+# %% ../nbs/19_widgets.ipynb #04dcd024
 def classes_of(images): return [(c.split("/")[0], i) for i, c in enumerate(images.classes)]
 
 
@@ -120,7 +120,7 @@ class GroupsExplorer(Explorer):
         return (in_row(draw_groups(self.groups, K, self.token.value) + f'<div style="font-size:12px;padding:4px 0 8px 56px">outlined, {words}</div>' + draw_trees(self.groups, K, width=150), legend + draw_similarity(self.groups, K, 240))
                 + draw_paint(x[0], change, group))
 
-# %% ../nbs/19_widgets.ipynb #9d8dabb9
+# %% ../nbs/19_widgets.ipynb #aea0920a
 LARGEST = 60_000_000
 
 
@@ -189,7 +189,7 @@ class ReconstructionExplorer(Explorer):
 
     def html(self, K): return in_row(draw_strip(self.strip.x, self.strip.at(K), self.difference.value), self.chart.at(K))
 
-# %% ../nbs/19_widgets.ipynb #84344a16
+# %% ../nbs/19_widgets.ipynb #2c1ee4c4
 class AlignmentExplorer(Explorer):
     "Do the latents at K say the same as those at N? For each tokenizer: a map, the cosine of each token, and three tables."
     name = "alignment"
@@ -204,7 +204,7 @@ class AlignmentExplorer(Explorer):
         return "".join(in_row(draw_map(a, name, K, self.classes, 215) + draw_cosines(a, name, K, blocks, 215), *(draw_table(a, name, title, K, 23) for title in a.tables[name]))
                        for name in self.tokenizers)
 
-# %% ../nbs/19_widgets.ipynb #4efd5db4
+# %% ../nbs/19_widgets.ipynb #697e4647
 class Background:
     "One job at a time in a thread; a new job makes the old one void. Without an event loop (plain Python) it runs at once."
     def __init__(self):
@@ -212,9 +212,9 @@ class Background:
         except RuntimeError: self.loop = None
         self.current, self.turn = None, threading.Lock()
 
-    def start(self, work, done):
-        """Run work(wanted, tell) away from the page, then done(result) on it. wanted(): whether the job still counts;
-        tell(f, ...) calls f on the page while the job counts."""
+    def start(self, work, done, failed):
+        """Run work(wanted, tell) away from the page, then done(result) on it, or failed(sentence) after an error.
+        wanted(): whether the job still counts; tell(f, ...) calls f on the page while the job counts."""
         self.current = job = object()
         def wanted(): return self.current is job
         def tell(call, *args):
@@ -224,12 +224,13 @@ class Background:
         def run():
             with self.turn:                                              # the void job before this one stops at its next step
                 if not wanted(): return
-                result = work(wanted, tell)
+                try: result = work(wanted, tell)
+                except Exception as error: return tell(failed, f"Drawing failed ({type(error).__name__}: {error}); move the slider to try again.")
             tell(done, result)
         if self.loop is None: run()
         else: threading.Thread(target=run, daemon=True).start()
 
-# %% ../nbs/19_widgets.ipynb #2cf43d21
+# %% ../nbs/19_widgets.ipynb #5fa11e22
 class SampleExplorer(Explorer):
     "Samples of one class from one full-space noise at any K, with class, seed, guidance and steps."
     name, many, film = "samples", 6, (64, 32, 16, 8, 4)
@@ -257,13 +258,13 @@ class SampleExplorer(Explorer):
 
     def redraw(self, *change):
         "Show the picture if it is known; else fade the last one and ask for it."
+        self.background.current = None                                   # whatever is being drawn counts no more
         try: wish = self.wish(self.count.K)
         except UserError as error: return self.say(error)
         self.message.value, self.guidance.disabled = "", self.usual.value
-        self.background.current = None
         if wish in self.cache: self.present(wish); return self.fill()
         if self.picture.value: self.picture.value = self.picture.value.replace('class="lgm-picture"', 'class="lgm-old" style="opacity:0.45"', 1)
-        self.background.start(lambda wanted, tell: self.draw(wish, wanted, tell), lambda found: self.finish(wish, found))
+        self.background.start(lambda wanted, tell: self.draw(wish, wanted, tell), lambda found: self.finish(wish, found), self.say)
 
     def draw(self, wish, wanted, tell=None):
         "Images (many, channels, H, W), nine images on the path, seconds per image; None when no longer wanted."
@@ -297,7 +298,7 @@ class SampleExplorer(Explorer):
         "Go on to the next length of the film that is not known yet (only where a page can wait for it)."
         if self.background.loop is None: return
         missing = [wish for K in self.film if self.count.slider.min <= K <= self.count.slider.max and (wish := self.wish(K)) not in self.cache]
-        if missing: self.background.start(lambda wanted, tell: self.draw(missing[0], wanted), lambda found: self.finish(missing[0], found))
+        if missing: self.background.start(lambda wanted, tell: self.draw(missing[0], wanted), lambda found: self.finish(missing[0], found), self.say)
 
     def present(self, wish):
         if wish in self.cache:
@@ -316,7 +317,7 @@ class SampleExplorer(Explorer):
         small = "".join(f'<div style="text-align:center;font-size:11px;{"outline:2px solid #D55E00" if k == K else ""}">{img(side_by_side(self.cache[self.wish(k)][0][:1]), 56)}{k}</div>' for k in known)
         return "".join(parts) + f'<div style="font-size:12px;padding-top:8px">the first picture, same noise, at the lengths seen so far</div><div style="display:flex;flex-wrap:wrap;gap:5px;max-width:760px">{small}</div>'
 
-# %% ../nbs/19_widgets.ipynb #f4f6b3d1
+# %% ../nbs/19_widgets.ipynb #b29a056c
 def together(*explorers):
     "Join the sliders of several explorers; returns the links (call .unlink() on each to part them)."
     first, *others = (explorer.count.slider for explorer in explorers)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,20 +43,26 @@ def free_port():
         return s.getsockname()[1]
 
 
-@pytest.fixture(scope="session", params=["lab", "notebook"])
-def server(request, tmp_path_factory):
-    "(kind, address of the explore page) in JupyterLab and in Notebook 7, on a copy."
-    folder, port = tmp_path_factory.mktemp("pages"), free_port()
+@contextmanager
+def jupyter(kind, folder):
+    "The address of a copy of the explore page in a running JupyterLab (kind lab) or Notebook 7 (kind notebook)."
+    port = free_port()
     shutil.copy(PROJECT / "nbs" / "21_explore.ipynb", folder)
-    if subprocess.run([sys.executable, "-m", "jupyter", request.param, "--version"], capture_output=True).returncode:
-        pytest.skip(f"jupyter {request.param} is not installed")
-    words = [sys.executable, "-m", "jupyter", request.param, "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
-             "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    words = [sys.executable, "-m", "jupyter", kind, "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
     with open(folder / "server.log", "w") as log: job = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder, env=os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config")})
     home = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try: urllib.request.urlopen(f"{home}/api", timeout=1); break
-        except OSError: time.sleep(0.5)
-    else: raise RuntimeError((folder / "server.log").read_text()[-2000:])
-    yield request.param, home + ("/lab/tree/21_explore.ipynb" if request.param == "lab" else "/notebooks/21_explore.ipynb")
-    job.terminate(); job.wait(20)
+    try:
+        for _ in range(240):
+            try: urllib.request.urlopen(f"{home}/api", timeout=1); break
+            except OSError: time.sleep(0.5)
+        else: raise RuntimeError((folder / "server.log").read_text()[-2000:])
+        yield home + ("/lab/tree/21_explore.ipynb" if kind == "lab" else "/notebooks/21_explore.ipynb")
+    finally: job.terminate(); job.wait(20)
+
+
+@pytest.fixture(scope="session", params=["lab", "notebook"])
+def server(request, tmp_path_factory):
+    "(kind, address of the explore page) in JupyterLab and in Notebook 7."
+    if subprocess.run([sys.executable, "-m", "jupyter", request.param, "--version"], capture_output=True).returncode:
+        pytest.skip(f"jupyter {request.param} is not installed")
+    with jupyter(request.param, tmp_path_factory.mktemp("pages")) as address: yield request.param, address
