@@ -170,8 +170,8 @@ def check_finite(terms, step, stage, describe, run):
         if not math.isfinite(value.item()):
             state = run.path(f"{stage}.state.pt")
             kept = f"the last good state is kept in {state}" if state.exists() else "no state had been saved yet"
-            raise UserError(f"The {name} loss of the {stage} became {value.item()} at step {step} ({describe(step)}); {kept}: "
-                            f"lower --{stage}-training.lr and --{stage}-training.matrix-lr, with a new --out.")
+            rates = f"--{stage}-training.lr and --{stage}-training.matrix-lr" if stage in ("tokenizer", "generator") else "the learning rate"
+            raise UserError(f"The {name} loss of the {stage} became {value.item()} at step {step} ({describe(step)}); {kept}: lower {rates}, with a new --out.")
 
 
 def update(model, optimisers, loss, step, training):
