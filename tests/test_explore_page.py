@@ -107,6 +107,19 @@ def test_slider_from_end_to_end(page, pictures, name):
     assert explorer.locator(".lgm-message").count() == 0
 
 
+def test_play_button(page):
+    explorer = bring(page, "reconstructions")
+    go(page, explorer, "first"); settled(page, "reconstructions", 4)
+    play = explorer.locator(".widget-play button").first
+    play.click()
+    settled(page, "reconstructions", 8)                                                       # it passes through every count
+    play.click()                                                                              # pause
+    page.wait_for_timeout(1500)
+    stands = explorer.locator(".lgm-cost").get_attribute("data-k")
+    page.wait_for_timeout(1000)
+    assert explorer.locator(".lgm-cost").get_attribute("data-k") == stands == explorer.locator(".lgm-picture").get_attribute("data-k") and int(stands) >= 8
+
+
 def test_groups_follow_image_and_token(page):
     explorer = bring(page, "groups")
     before = contents(page, "groups")
