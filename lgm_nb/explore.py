@@ -51,7 +51,7 @@ def small_png(pixels, palette=None):
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../nbs/20_page.ipynb #e0a5517f
-ORDER, SHOWN, SEEDS = (9, 0, 1, 3, 5, 7, 8, 2), 2, (0, 1, 2)
+ORDER, SHOWN, SEEDS = (9, 0, 1, 3, 5, 7, 8, 2), 2, (4, 9, 2)           # three noises, chosen by eye among ten
 
 
 def chosen_images(images, count=8):

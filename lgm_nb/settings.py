@@ -170,7 +170,8 @@ def presets():
         preset="fashion-long", out=Path("runs/fashion-long"), data=DataSettings("fashion"),
         tokenizer=TokenizerSettings(decoder_depth=2, latent_noise=0.08),
         tokenizer_training=TokenizerTraining(steps=6000, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64), length_weights=(4, 2, 3, 2, 3, 2, 2, 1, 2)),
-        generator_training=GeneratorTraining(steps=9000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995))
+        generator_training=GeneratorTraining(steps=9000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995),
+        evaluation=EvaluationSettings(points=9, guidance=(3.0,)))
     return {"fashion": Settings(), "fashion-long": long,
             "cifar10": Settings(preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True), tokenizer=colour)}
 

@@ -147,7 +147,7 @@ def card(folder):
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|", *rows, "",
         f"PSNR on {lengths['images']} test images; {m['samples']} samples at each K from one set of noises, {m['points'] - 1} Euler steps, {m['guidance_mode']} guidance, averaged weights "
         f"(decay {m['ema']}), seed {m['seed']}, features of `{m['extractor']}`. All lengths: `lengths.json`; losses: `log.jsonl`, `truncation.jsonl`; settings: `settings.json`.", "",
-        f"Training data: {m['data']}. Steps and time: " + ", ".join(f"{n} {f['steps']:,} steps in {f['seconds'] / 60:.0f} min" for n, f in minutes.items())
+        f"Training data: {m['data']}. Steps and time: " + ", ".join(f"{n} {f['steps']:,} steps{' and ' + format(f['polish_steps'], ',') + ' of polish' if 'polish_steps' in f else ''} in {f['seconds'] / 60:.0f} min" for n, f in minutes.items())
         + f". Machine: {e['processor']}, {e['cores']} cores of which {e['threads']} used, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Weights are stored with 16 bits and measured so.", "",
         "For teaching and comparison: grey clothes of 28 x 28 pixels, nothing else. Licence: Apache 2.0, as the code; the training images are Zalando's, MIT."]) + "\n"
 
