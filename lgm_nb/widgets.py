@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'TokenCount', 'classes_of', 'Explorer', 'in_row', 'GroupsExplorer', 'read_upload', 'ReconstructionExplorer',
-           'AlignmentExplorer', 'Background', 'SampleExplorer', 'together']
+           'AlignmentExplorer', 'Background', 'Sampling', 'SampleExplorer', 'together']
 
 # %% ../nbs/19_widgets.ipynb #25ea1e13
 import asyncio
@@ -189,7 +189,7 @@ class ReconstructionExplorer(Explorer):
 
     def html(self, K): return in_row(draw_strip(self.strip.x, self.strip.at(K), self.difference.value), self.chart.at(K))
 
-# %% ../nbs/19_widgets.ipynb #2c1ee4c4
+# %% ../nbs/19_widgets.ipynb #f3df5fac
 class AlignmentExplorer(Explorer):
     "Do the latents at K say the same as those at N? For each tokenizer: a map, the cosine of each token, and three tables."
     name = "alignment"
@@ -204,7 +204,7 @@ class AlignmentExplorer(Explorer):
         return "".join(in_row(draw_map(a, name, K, self.classes, 215) + draw_cosines(a, name, K, blocks, 215), *(draw_table(a, name, title, K, 23) for title in a.tables[name]))
                        for name in self.tokenizers)
 
-# %% ../nbs/19_widgets.ipynb #697e4647
+# %% ../nbs/19_widgets.ipynb #14f5923a
 class Background:
     "One job at a time in a thread; a new job makes the old one void. Without an event loop (plain Python) it runs at once."
     def __init__(self):
@@ -230,10 +230,10 @@ class Background:
         if self.loop is None: run()
         else: threading.Thread(target=run, daemon=True).start()
 
-# %% ../nbs/19_widgets.ipynb #5fa11e22
-class SampleExplorer(Explorer):
-    "Samples of one class from one full-space noise at any K, with class, seed, guidance and steps."
-    name, many, film = "samples", 6, (64, 32, 16, 8, 4)
+# %% ../nbs/19_widgets.ipynb #5f9345ca
+class Sampling(Explorer):
+    "The controls of sampling (class, seed, guidance, steps), and the drawing that they ask for."
+    many = 6
 
     def controls(self):
         self.background, self.cache = Background(), {}
@@ -256,16 +256,6 @@ class SampleExplorer(Explorer):
         guidance = self.trained.settings.guidance_for(K) if self.usual.value else self.guidance.value
         return self.chosen.value, seed, K, guidance, self.steps.value
 
-    def redraw(self, *change):
-        "Show the picture if it is known; else fade the last one and ask for it."
-        self.background.current = None                                   # whatever is being drawn counts no more
-        try: wish = self.wish(self.count.K)
-        except UserError as error: return self.say(error)
-        self.message.value, self.guidance.disabled = "", self.usual.value
-        if wish in self.cache: self.present(wish); return self.fill()
-        if self.picture.value: self.picture.value = self.picture.value.replace('class="lgm-picture"', 'class="lgm-old" style="opacity:0.45"', 1)
-        self.background.start(lambda wanted, tell: self.draw(wish, wanted, tell), lambda found: self.finish(wish, found), self.say)
-
     def draw(self, wish, wanted, tell=None):
         "Images (many, channels, H, W), nine images on the path, seconds per image; None when no longer wanted."
         label, seed, K, guidance, steps = wish
@@ -284,6 +274,21 @@ class SampleExplorer(Explorer):
         if not wanted(): return None
         with torch.no_grad(): path = t.tokenizer.decode(t.latents.statistics.restore(t.latents.pattern(K).unmerge(torch.cat(path))))
         return images, path, seconds
+
+# %% ../nbs/19_widgets.ipynb #743913a5
+class SampleExplorer(Sampling):
+    "Samples of one class from one full-space noise at any K, with class, seed, guidance and steps."
+    name, film = "samples", (64, 32, 16, 8, 4)
+
+    def redraw(self, *change):
+        "Show the picture if it is known; else fade the last one and ask for it."
+        self.background.current = None                                   # whatever is being drawn counts no more
+        try: wish = self.wish(self.count.K)
+        except UserError as error: return self.say(error)
+        self.message.value, self.guidance.disabled = "", self.usual.value
+        if wish in self.cache: self.present(wish); return self.fill()
+        if self.picture.value: self.picture.value = self.picture.value.replace('class="lgm-picture"', 'class="lgm-old" style="opacity:0.45"', 1)
+        self.background.start(lambda wanted, tell: self.draw(wish, wanted, tell), lambda found: self.finish(wish, found), self.say)
 
     def advance(self, step, steps): self.progress.max, self.progress.value = steps, step
 
@@ -317,7 +322,7 @@ class SampleExplorer(Explorer):
         small = "".join(f'<div style="text-align:center;font-size:11px;{"outline:2px solid #D55E00" if k == K else ""}">{img(side_by_side(self.cache[self.wish(k)][0][:1]), 56)}{k}</div>' for k in known)
         return "".join(parts) + f'<div style="font-size:12px;padding-top:8px">the first picture, same noise, at the lengths seen so far</div><div style="display:flex;flex-wrap:wrap;gap:5px;max-width:760px">{small}</div>'
 
-# %% ../nbs/19_widgets.ipynb #b29a056c
+# %% ../nbs/19_widgets.ipynb #814b7bae
 def together(*explorers):
     "Join the sliders of several explorers; returns the links (call .unlink() on each to part them)."
     first, *others = (explorer.count.slider for explorer in explorers)
