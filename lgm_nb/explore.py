@@ -32,7 +32,7 @@ from .files import written_beside
 from .metrics import psnr
 from .plots import COLOURS
 from .views import Groups, Strip, ink, what_it_paints
-from .weights import load_weights, step_cost
+from .weights import load_weights, step_cost, trained_on
 
 # %% ../nbs/20_page.ipynb #2a602ed4
 def sprite(rows):
@@ -530,10 +530,11 @@ def explore(html: Path | None = None, animation: Path | None = None, weights: Pa
         if path is not None: check_target(path)
     trained, began = load_weights(weights), time.perf_counter()
     s = trained.settings
-    data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
+    name = "fashion-small" if s.data.name == "fashion" else s.data.name                  # its test images are shipped
+    data = load_data(name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
     if html is not None:
         with tqdm(total=(2 + SHOWN) * (s.tokenizer.tokens - s.tokenizer.blocks + 1), desc="page", disable=None) as progress: found = collect(trained, data, progress=progress)
-        write(html, page(*found, data.source).encode(), "page", began)
+        write(html, page(*found, trained_on(trained.folder)).encode(), "page", began)
     if animation is not None:
         began, lengths = time.perf_counter(), film_lengths(s.tokenizer.blocks, s.tokenizer.tokens)
         with tqdm(total=len(lengths), desc="film", disable=None) as progress: movie = Film(trained, data, lengths, progress.update)

@@ -2,9 +2,10 @@
 
 # %% auto #0
 __all__ = ['POLISH', 'POLISH_NOISE', 'Trained', 'load_weights', 'decoder_terms', 'polish', 'shrink', 'store', 'psnr_everywhere',
-           'step_cost', 'measure_everywhere', 'card', 'measure', 'make_weights', 'main']
+           'step_cost', 'measure_everywhere', 'trained_on', 'card', 'measure', 'make_weights', 'main']
 
 # %% ../nbs/16_weights.ipynb #fcbe5a39
+import re
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -39,11 +40,12 @@ class Trained:
 
 
 def load_weights(folder=None, device="cpu"):
-    """The shipped weights, or those of any run folder, as `Trained`.
+    """The shipped weights, or those of any run folder, as `Trained`. A relative folder is looked for here, then in the project.
 
     Raises `UserError` when they are missing or damaged; the sentence says which command makes them.
     """
     folder = data_folder() / "weights" if folder is None else Path(folder)
+    if not folder.exists() and (data_folder().parent / folder).exists(): folder = data_folder().parent / folder       # a notebook runs in nbs/
     if not (folder / "settings.json").exists():
         raise UserError(f"There are no trained weights in {folder}; make them with `python -m lgm_nb.weights` (hours), "
                         "or run `python -m lgm_nb.train` (minutes) and give its folder, load_weights(\"runs/fashion\").")
@@ -133,6 +135,11 @@ def measure_everywhere(trained, data, count=500):
                 gflops_per_step={K: step_cost(trained.generator, trained.latents.pattern(K)) for K in lengths})
 
 # %% ../nbs/16_weights.ipynb #63bb5090
+def trained_on(folder):
+    "The training data of a weights folder in words, without the place where they lay."
+    return re.sub(r" in [^,]*,", ",", load_json(Path(folder) / "metrics.json")["data"])
+
+
 def card(folder):
     "The text of README.md in a weights folder: what the weights are, how they were made, what they reach."
     lengths, m, t, e = (load_json(folder / f"{n}.json") for n in ("lengths", "metrics", "timing", "environment"))
@@ -147,7 +154,8 @@ def card(folder):
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|", *rows, "",
         f"PSNR on {lengths['images']} test images; {m['samples']} samples at each K from one set of noises, {m['points'] - 1} Euler steps, {m['guidance_mode']} guidance, averaged weights "
         f"(decay {m['ema']}), seed {m['seed']}, features of `{m['extractor']}`. All lengths: `lengths.json`; losses: `log.jsonl`, `truncation.jsonl`; settings: `settings.json`.", "",
-        f"Training data: {m['data']}. Steps and time: " + ", ".join(f"{n} {f['steps']:,} steps{' and ' + format(f['polish_steps'], ',') + ' of polish' if 'polish_steps' in f else ''} in {f['seconds'] / 60:.0f} min" for n, f in minutes.items())
+        "Frechet distance: samples against 1,000 test images, lower is better. It rises with K: more tokens bring more detail, and more that can be wrong in it.", "",
+        f"Training data: {trained_on(folder)}. Steps and time: " + ", ".join(f"{n} {f['steps']:,} steps{' and ' + format(f['polish_steps'], ',') + ' of polish' if 'polish_steps' in f else ''} in {f['seconds'] / 60:.0f} min" for n, f in minutes.items())
         + f". Machine: {e['processor']}, {e['cores']} cores of which {e['threads']} used, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Weights are stored with 16 bits and measured so.", "",
         "For teaching and comparison: grey clothes of 28 x 28 pixels, nothing else. Licence: Apache 2.0, as the code; the training images are Zalando's, MIT."]) + "\n"
 

@@ -21,6 +21,7 @@ def opened_page(browser, kind, address):
     began = run_all(opened)
     opened.wait_for_selector(".lgm-groups .lgm-picture", timeout=120000)
     opened.kind, opened.first = kind, time.monotonic() - began
+    opened.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120000)
     return opened
 
 
@@ -112,7 +113,7 @@ def test_play_button(page):
     go(page, explorer, "first"); settled(page, "reconstructions", 4)
     play = explorer.locator(".widget-play button").first
     play.click()
-    settled(page, "reconstructions", 8)                                                       # it passes through every count
+    page.wait_for_function("Number(document.querySelector('.lgm-reconstructions .lgm-picture').dataset.k) >= 8", timeout=30000)
     play.click()                                                                              # pause
     page.wait_for_timeout(1500)
     stands = explorer.locator(".lgm-cost").get_attribute("data-k")
