@@ -220,13 +220,13 @@ def draw_map(alignment, name, K, labels, size=270):
     colours, parts = group_colours(int(labels.max()) + 1), [rect(0.5, 0.5, size - 1, size - 1, "none", "#bbb")]
     parts += [line([a, b], "#bbb", 0.6) for a, b in zip(place(full), place(now))]
     parts += [dot(*p, 2.6, colours[c]) for p, c in zip(place(now), labels.tolist())]
-    return f'<div style="font-size:12px">{escape(name)}: {len(now)} images, coloured by class{svg(size, size, *parts, label=f"{name}: latents of {len(now)} images at K = {K}, grey lines lead to K = {alignment.N}")}</div>'
+    return f'<div style="font-size:12px;width:{size}px">{escape(name)}: {len(now)} images, coloured by class{svg(size, size, *parts, label=f"{name}: latents of {len(now)} images at K = {K}, grey lines lead to K = {alignment.N}")}</div>'
 
 
 def draw_cosines(alignment, name, K, blocks, width=330):
     "Cosine of every token with itself at full length, one row for each block, and the mean."
     values = alignment.cosines(name, K)
-    return f'<div style="font-size:12px">{escape(name)}: cosine of each token to K = {alignment.N}; mean {values.mean():.2f}{img(heat(values.reshape(blocks, -1), 0, 1), width, blocks * 14, "cosine of each token")}</div>'
+    return f'<div style="font-size:12px;width:{width}px">{escape(name)}: cosine of each token to K = {alignment.N}; mean {values.mean():.2f}{img(heat(values.reshape(blocks, -1), 0, 1), width, blocks * 14, "cosine of each token")}</div>'
 
 
 def draw_table(alignment, name, title, K, cell=27):
