@@ -146,7 +146,7 @@ def read_upload(content, image_size, channels):
     image = torch.from_numpy(pixels.copy()).float().view(1, image_size, image_size, -1).permute(0, 3, 1, 2) / 127.5 - 1
     return image, done + "."
 
-
+# %% ../nbs/19_widgets.ipynb #9d3f0c61
 class ReconstructionExplorer(Explorer):
     "Eight images, their reconstructions at K by each tokenizer, and the PSNR over K."
     name = "reconstructions"
