@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .errors import UserError
+from .processes import mean_over_processes
 
 # %% ../nbs/04c_discriminator.ipynb #45cbd18d
 PARTS = ("colour", "translation", "cutout")
@@ -186,5 +187,5 @@ class LeCam(nn.Module):
         self.register_buffer("real", torch.zeros(())); self.register_buffer("fake", torch.zeros(()))
 
     def forward(self, real, fake):
-        for memory, logits in ((self.real, real), (self.fake, fake)): memory.lerp_(logits.detach().float().mean(), 1 - self.decay)
+        for memory, logits in ((self.real, real), (self.fake, fake)): memory.lerp_(mean_over_processes(logits.detach().float().mean()), 1 - self.decay)
         return F.relu(real - self.fake).square().mean() + F.relu(self.real - fake).square().mean()

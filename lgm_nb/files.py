@@ -6,7 +6,7 @@ __all__ = ['written_beside', 'save_json', 'load_json', 'save_tensors', 'plain_va
 # %% ../nbs/00c_files.ipynb #7741075d
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -33,7 +33,7 @@ def written_beside(path):
         raise UserError(f"Could not write {path} ({error}); what was there before is untouched: "
                         "make room or choose another folder, then run the same command again.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError): temporary.unlink(missing_ok=True)
 
 
 def save_json(path, value):
@@ -50,10 +50,15 @@ def load_json(path):
 
 # %% ../nbs/00c_files.ipynb #093f7d49
 def save_tensors(path, tensors, **facts):
-    "Write named tensors as safetensors; facts are kept in the file's header as JSON."
+    "Write named tensors as safetensors; facts are kept in the file's header as JSON, sorted: equal content gives equal bytes."
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with written_beside(path) as beside:
         save_file(tensors, beside, metadata={k: json.dumps(v, default=str) for k, v in facts.items()})
+        with open(beside, "r+b") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.dumps(json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+            file.seek(8)
+            file.write(header.ljust(size))
 
 
 def plain_value(text):

@@ -21,7 +21,8 @@ from .files import load_tensors, save_tensors
 from .flow import flow_matching_loss
 from .generator import DiT
 from .interop import clean_names, generator_from_authors, generator_names, read_pickle
-from .runs import fit, make_optimisers, seed_step
+from .fitting import fit, make_optimisers, seed_step
+from .states import States
 from .settings import GeneratorTraining
 
 # %% ../nbs/05b_lora.ipynb #4dd71709
@@ -195,14 +196,14 @@ def merge_lora(model, K):
 
 # %% ../nbs/05b_lora.ipynb #2d259dbf
 def lora_terms(model, latents, K, settings, seed, device):
-    "The function step -> {name: scalar loss} that `fit` needs."
-    pattern = latents.pattern(K)
-    def terms(step):
-        indices = batch_indices(len(latents), settings.batch_size, step, seed)
-        flip = torch.rand(len(indices)) < 0.5 if latents.z_flip is not None else None
-        z, y = latents.batch(indices, flip, device)
-        y = torch.where(torch.rand(len(y)).to(y.device) < settings.label_drop, model.num_classes, y)
-        return {f"velocity at K = {K}": flow_matching_loss(model, z, y, pattern, noise_scale=settings.noise_scale).mean()}
+    "The function (step, rows, network) -> {name: scalar loss} that `fit` needs."
+    pattern, B = latents.pattern(K), settings.batch_size
+    def terms(step, rows, network):
+        flip = torch.rand(B)[rows] < 0.5 if latents.z_flip is not None else None
+        z, y = latents.batch(batch_indices(len(latents), B, step, seed)[rows], flip, device)
+        y = torch.where((torch.rand(B) < settings.label_drop)[rows].to(y.device), model.num_classes, y)
+        t, noise = torch.sigmoid(torch.randn(B, device=z.device))[rows], torch.randn(B, *z.shape[1:], device=z.device)[rows]
+        return {f"velocity at K = {K}": flow_matching_loss(network, z, y, pattern, t=t, noise=noise, noise_scale=settings.noise_scale).mean()}
     return terms
 
 
@@ -227,12 +228,12 @@ def train_lora(run, generator, latents, K, settings=None):
     schedule = settings.schedule(len(latents))
     seed_step(run.settings.seed, stage, 0)
     model = add_lora(generator.to(run.device), settings, K).train()
-    learning = nn.ParameterList(lora_tensors(model, K).values())
+    learning = list(lora_tensors(model, K).values())
     describe = lambda step: f"latents {batch_indices(len(latents), settings.batch_size, step, run.settings.seed).tolist()[:8]} and on"
-    seconds = fit(run, stage, learning, make_optimisers([], learning, schedule),
+    seconds = fit(run, stage, model, make_optimisers([], learning, schedule),
                   lora_terms(model, latents, K, settings, run.settings.seed, run.device), describe, schedule)
     save_lora(model, K, path, steps=schedule.steps, images=len(latents), seconds=seconds)
-    run.path(f"{stage}.state.pt").unlink(missing_ok=True)
+    States(run.folder, stage).clear()
     return model.eval(), seconds
 
 # %% ../nbs/05b_lora.ipynb #fb21145e

@@ -21,6 +21,7 @@ from .discriminator import PARTS, DinoDiscriminator, Frozen, LeCam, as_rgb, cons
 from .errors import UserError
 from .files import load_into, load_tensors
 from .interop import read_pickle
+from .processes import mean_over_processes
 from .tokenizer import Decoder, TokenizerSettings
 
 # %% ../nbs/04b_losses.ipynb #67500ab7
@@ -181,7 +182,7 @@ class FeatureAlignment(nn.Module):
 # %% ../nbs/04b_losses.ipynb #cf9eb069
 def adaptive_weight(pixels, adversarial, last_layer):
     "The ratio of the two losses' gradient norms at a weight, at most 1e4, as a scalar without gradient."
-    norms = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm() for loss in (pixels, adversarial)]
+    norms = [mean_over_processes(torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float()).norm() for loss in (pixels, adversarial)]
     return (norms[0] / (norms[1] + 1e-4)).clamp(max=1e4)
 
 # %% ../nbs/04b_losses.ipynb #d719b02a

@@ -14,6 +14,7 @@ from scipy.cluster.hierarchy import linkage
 from torch import nn
 
 from .errors import UserError
+from .processes import full_precision, mean_over_processes
 
 # %% ../nbs/02_merging.ipynb #d3a4ca3e
 class MergePattern:
@@ -149,7 +150,7 @@ def straight_through(embeddings, pattern, temperature=0.1):
 def alignment_loss(z, embeddings, blocks, margin=0.25):
     "Scalar: how far embedding similarities are from latent similarities inside the blocks. z (B, N, C), no gradient to z."
     z, e = F.normalize(z.detach().float(), dim=-1), F.normalize(embeddings.float(), dim=-1)
-    gap = (torch.einsum("bnc,bmc->nm", z, z) / len(z) - e @ e.T).abs()                 # (N, N)
+    gap = (mean_over_processes(torch.einsum("bnc,bmc->nm", z, z) / len(z)) - e @ e.T).abs()      # (N, N)
     n = len(e) // blocks
     inside = gap.reshape(blocks, n, blocks, n).diagonal(dim1=0, dim2=2)                # (n, n, blocks)
     return F.relu(inside - margin).mean()
@@ -199,7 +200,7 @@ class LearnableGlobalMerging(nn.Module):
         if not self.training:
             pattern = self.pattern(K)
             return Merged(pattern.unmerge(pattern.merge(z)), pattern)
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             align_loss = alignment_loss(z, self.embeddings, self.blocks, self.margin)
             if K == self.num_tokens: return Merged(z, MergePattern.identity(K), align_loss)
             noise = torch.randn(self.num_tokens, self.num_tokens) if noise is None else noise

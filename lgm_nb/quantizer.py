@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import nn
 
 from .errors import UserError
+from .processes import full_precision, mean_over_processes
 
 # %% ../nbs/03_quantizer.ipynb #556a3196
 @dataclass
@@ -41,35 +42,39 @@ class SoftVQ(nn.Module):
     def entropy_loss(self, similarity):
         "similarity: (G, tokens, V) cosines; scalar, not yet weighted."
         q = (similarity / self.entropy_temperature).softmax(-1)
-        return entropy(q).mean() - entropy(q.mean((0, 1)))
+        mean = q.mean((0, 1))
+        return entropy(q).mean() - entropy(mean_over_processes(mean) if self.training else mean)
 
-    def forward(self, z):
+    def forward(self, z, noise=None):
         G, B = len(self.codebook), len(z)
         if z.shape[1] % G: raise UserError(f"{z.shape[1]} tokens do not divide into {G} codebooks; choose a multiple of {G}.")
-        words = F.normalize(self.codebook, dim=-1)                                       # (G, V, C)
-        z = F.normalize(rearrange(z, "b (g n) c -> g (b n) c", g=G), dim=-1)             # (G, B n, C)
-        similarity = z @ words.detach().transpose(1, 2)                                  # (G, B n, V)
-        out = (similarity / self.temperature).softmax(-1) @ words
-        return Quantized(rearrange(out, "g (b n) c -> b (g n) c", b=B), self.entropy_weight * self.entropy_loss(similarity))
+        with full_precision(z):                                                              # temperatures this low need float32
+            words = F.normalize(self.codebook, dim=-1)                                       # (G, V, C)
+            z = F.normalize(rearrange(z.to(words), "b (g n) c -> g (b n) c", g=G), dim=-1)   # (G, B n, C)
+            similarity = z @ words.detach().transpose(1, 2)                                  # (G, B n, V)
+            out = (similarity / self.temperature).softmax(-1) @ words
+            return Quantized(rearrange(out, "g (b n) c -> b (g n) c", b=B), self.entropy_weight * self.entropy_loss(similarity))
 
 # %% ../nbs/03_quantizer.ipynb #8f0c50a5
 class Sphere(nn.Module):
     "Layer normalisation without weights: each token has mean 0 and root mean square 1 over its channels. (B, N, C) -> (B, N, C)."
-    def forward(self, z): return Quantized(F.layer_norm(z, z.shape[-1:]), z.new_zeros(()))
+    def forward(self, z, noise=None): return Quantized(F.layer_norm(z, z.shape[-1:]), z.new_zeros(()))
 
 
 class Gaussian(nn.Module):
     """A variational autoencoder's latents with a posterior of fixed width: noise while training, and 1/2 z^2 as its loss.
 
     noise: standard deviation added in training mode only; weight: of the Kullback-Leibler term, mean over all numbers.
+    forward takes a gaussian draw of z's shape to use in place of a fresh one.
     """
     def __init__(self, noise=0.1, weight=2e-4):
         super().__init__()
         self.noise, self.weight = noise, weight
 
-    def forward(self, z):
+    def forward(self, z, noise=None):
         loss = self.weight * 0.5 * z.square().mean()
-        return Quantized(z + self.noise * torch.randn_like(z) if self.training else z, loss)
+        if not self.training: return Quantized(z, loss)
+        return Quantized(z + self.noise * (torch.randn_like(z) if noise is None else noise), loss)
 
 # %% ../nbs/03_quantizer.ipynb #c0d910a1
 def make_quantizer(form, channels, blocks=4, codewords=128, noise=0.1, weight=2e-4):

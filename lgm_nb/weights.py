@@ -21,10 +21,14 @@ from .files import load_into, load_json, load_tensors, save_json, save_tensors, 
 from .generator import DiT
 from .latents import LatentSet
 from .metrics import gflops, principal_components, psnr
-from .runs import Run, fit, make_optimisers, split_parameters
-from .settings import Settings, presets
+from .fitting import fit, make_optimisers, split_parameters
+from .presets import presets
+from .runs import Run
+from .settings import Settings
+from .stages import draw_length, inner
+from .states import States
 from .tokenizer import Tokenizer
-from .train import draw_length, inner, load_run, run_stages, training_status
+from .train import load_run, run_stages, training_status
 
 # %% ../nbs/16_weights.ipynb #a506658a
 @dataclass
@@ -62,18 +66,18 @@ POLISH_NOISE = 0.2                                                       # of ga
 
 
 def decoder_terms(tokenizer, images, settings, training):
-    "The function step -> {name: scalar loss} for a decoder whose latents stand still."
+    "The function (step, rows, network) -> {name: scalar loss} for a decoder whose latents stand still."
     device = next(tokenizer.parameters()).device
-    def terms(step):
-        x, _ = images.batch(batch_indices(len(images), training.batch_size, step, settings.seed + 1), device=device)
+    def terms(step, rows, network):
+        x, _ = images.batch(batch_indices(len(images), training.batch_size, step, settings.seed + 1)[rows], device=device)
         with torch.no_grad(): z = tokenizer.merging(tokenizer.quantize(tokenizer.encode_raw(x)).z, draw_length(training)).z
         return {"reconstruction": (tokenizer.decode(z) - x).square().mean()}
     return terms
 
 
-def polish(settings, **changes):
+def polish(settings):
     "Train the decoder of a run's tokenizer on, its latents and patterns fixed; writes polished.safetensors into the run folder."
-    run, training = Run(settings), replace(settings.tokenizer_training, **POLISH | changes)
+    run, training = Run(settings), replace(settings.tokenizer_training, **POLISH)
     path = run.path("polished.safetensors")
     if path.exists(): return print(f"The decoder is polished already: {path}.")
     s = settings
@@ -88,7 +92,7 @@ def polish(settings, **changes):
     describe = lambda step: f"batch {step} of the training images"
     seconds = fit(run, "decoder", tokenizer, optimisers, decoder_terms(tokenizer, images, s, training), describe, training)
     save_tensors(path, tokenizer.state_dict(), **facts | dict(polish_steps=training.steps, seconds=facts["seconds"] + seconds))
-    run.path("decoder.state.pt").unlink(missing_ok=True)
+    States(run.folder, "decoder").clear()
 
 # %% ../nbs/16_weights.ipynb #eadc1211
 def shrink(tensors):
