@@ -197,7 +197,7 @@ def read_files(paths, labels, classes, image_size, channels):
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        results = list(tqdm(pool.map(read, paths), "reading images", len(paths), disable=len(paths) <= 2000, unit="file"))
+        results = list(tqdm(pool.map(read, paths), "reading images", len(paths), disable=True if len(paths) <= 2000 else None, unit="file"))
     skipped = [(str(path), reason) for path, reason in zip(paths, results) if isinstance(reason, str)]
     good = [i for i, result in enumerate(results) if not isinstance(result, str)]
     pixels = torch.stack([results[i] for i in good]) if good else torch.zeros(0, channels, image_size, image_size, dtype=torch.uint8)

@@ -75,15 +75,15 @@ def dot(x, y, r, fill, more=""): return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{
 class Chart:
     """Curves over the token count, drawn once; `at(K)` adds the dots.
 
-    series: {name: {K: value}}; unit: of the values; dashed: names drawn as dashed grey lines without a dot.
+    series: {name: {K: value}}; unit: of the values.
     """
     LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 30
 
-    def __init__(self, series, title, unit="", width=330, height=190, dashed=(), low=None, high=None):
-        self.series, self.unit, self.width, self.height, self.dashed = series, unit, width, height, dashed
+    def __init__(self, series, title, unit="", width=330, height=190):
+        self.series, self.unit, self.width, self.height = series, unit, width, height
         values = [v for curve in series.values() for v in curve.values()]
         lengths = sorted({K for curve in series.values() for K in curve})
-        self.low, self.high = (min(values) if low is None else low), (max(values) if high is None else high)
+        self.low, self.high = min(values), max(values)
         self.first, self.last = lengths[0], lengths[-1]
         self.title = title
         self.still = "".join(self._frame(lengths) + self._curves())
@@ -104,15 +104,14 @@ class Chart:
     def _curves(self):
         parts = []
         for i, (name, curve) in enumerate(self.series.items()):
-            grey = name in self.dashed
-            parts.append(line([(self.x(K), self.y(v)) for K, v in sorted(curve.items())], "gray" if grey else COLOURS[i], more='stroke-dasharray="4 3"' if grey else ""))
-            parts.append(text(self.width - self.RIGHT - 2, self.height - self.BOTTOM - 6 - 13 * (len(self.series) - 1 - i), name, "end", "gray" if grey else COLOURS[i], 10))
+            parts.append(line([(self.x(K), self.y(v)) for K, v in sorted(curve.items())], COLOURS[i]))
+            parts.append(text(self.width - self.RIGHT - 2, self.height - self.BOTTOM - 6 - 13 * (len(self.series) - 1 - i), name, "end", COLOURS[i], 10))
         return parts
 
     def at(self, K):
         "The chart with a dot on every curve at K, and its value."
         parts, said = [line([(self.x(K), self.TOP), (self.x(K), self.height - self.BOTTOM)], "gray", 1, 'stroke-dasharray="2 2"')], []
-        there = {name: curve[K] for name, curve in self.series.items() if name not in self.dashed and K in curve}
+        there = {name: curve[K] for name, curve in self.series.items() if K in curve}
         for i, (name, value) in enumerate(there.items()):
             above, side = value == max(there.values()), 1 if self.x(K) < self.width * 0.7 else -1
             parts += [dot(self.x(K), self.y(value), 4, COLOURS[i]),

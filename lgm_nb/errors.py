@@ -4,7 +4,9 @@
 __all__ = ['UserError', 'exit_status']
 
 # %% ../nbs/00a_errors.ipynb #5e5c84fa
+import os
 import sys
+import time
 
 # %% ../nbs/00a_errors.ipynb #cc678262
 class UserError(ValueError):
@@ -15,6 +17,7 @@ def exit_status(command):
     "Call command(); 0 when it ends well, 2 after printing the sentence of a `UserError`."
     try: command()
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0": time.sleep(3)     # of several processes number 0 speaks first, and the launcher ends the others
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

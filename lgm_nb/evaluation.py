@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'one_of_each', 'reconstruction_grid', 'draw', 'sampling_noise', 'sample_grid', 'measure_reconstructions',
-           'draw_many', 'real_features', 'agreement', 'measure_samples', 'peak_memory_gb', 'evaluate',
-           'search_guidance', 'smooth', 'draw_losses', 'curves', 'save_pictures', 'print_table']
+           'draw_many', 'pixels', 'real_features', 'agreement', 'measure_samples', 'component_line', 'peak_memory_gb',
+           'evaluate', 'search_guidance', 'smooth', 'draw_losses', 'curves', 'save_pictures', 'print_table']
 
 # %% ../nbs/11b_evaluation.ipynb #258e65b0
 import sys
@@ -84,10 +84,15 @@ def draw_many(generator, tokenizer, latents, K, count, settings, progress=None, 
     return torch.cat(parts), y, time.perf_counter() - began
 
 
+def pixels(images, count):
+    "The first `count` images of a set as uint8 (n, channels, H, W), read from disk where they lie there."
+    return images.images[:count] if hasattr(images, "images") else images.load(torch.arange(min(count, len(images)))).images
+
+
 def real_features(images, count):
     "Features of real held-out images, or None (with a printed sentence) when there are too few or the extractor's weights cannot be had."
     if len(images) < 10: return print(f"{len(images)} held-out images are too few for a Frechet distance; 10 or more are needed.")
-    try: return extract_features(images.images[:count])
+    try: return extract_features(pixels(images, count))
     except UserError as error: print(error)
 
 # %% ../nbs/11b_evaluation.ipynb #961bf932
@@ -115,6 +120,14 @@ def measure_samples(generator, tokenizer, latents, K, settings, reference, netwo
     return quality | dict(gflops_per_image=cost), dict(images_per_second=count / seconds)
 
 
+def component_line(data, numbers, count):
+    "PSNR of as many principal components as each list has numbers, on `count` test images; {} for images of more than 4,096 values."
+    size = data.train.channels * data.train.size ** 2
+    numbers = [n for n in numbers if n <= min(len(data.train), 10000, size)]
+    if size > 4096 or not numbers: return {}
+    return principal_components(pixels(data.train, 10000), pixels(data.test, count), numbers)
+
+
 def peak_memory_gb():
     "Largest resident memory of this process so far, in GB; 0 where the system does not tell."
     try: import resource
@@ -137,9 +150,7 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
         for K in e.lengths:
             quality, speed[K] = measure_samples(generator, tokenizer, latents, K, s, reference, network, full, progress)
             lengths[K] = measure_reconstructions(tokenizer, data.test, K, e.images, e.batch_size) | quality
-    possible = min(len(data.train), 10000, data.train.images[0].numel())
-    numbers = [K * s.tokenizer.channels for K in e.lengths if K * s.tokenizer.channels <= possible]
-    line = principal_components(data.train.images[:10000], data.test.images[:e.images], numbers) if numbers else {}
+    line = component_line(data, [K * s.tokenizer.channels for K in e.lengths], e.images)
     metrics = dict(settings=digest(comparable(s)), data=data.source, seed=s.seed, reconstructed=min(e.images, len(data.test)), samples=e.samples,
                    ema=s.generator_training.ema, guidance_mode=e.guidance_mode, points=e.points, shift=e.shift,
                    extractor=reference.extractor.get_name() if reference is not None else None,
@@ -154,7 +165,7 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
 def search_guidance(run, tokenizer, generator, latents, data):
     "Try every weight of the grid at every length; writes guidance.json and returns {K: [one dictionary for each weight]}."
     s, e = run.settings, run.settings.evaluation
-    reference, found = extract_features(data.test.images[:1000]), {}
+    reference, found = extract_features(pixels(data.test, 1000)), {}
     for K in e.lengths:
         found[K] = []
         for weight in e.guidance_grid:
@@ -182,8 +193,8 @@ def draw_losses(ax, log, title):
     for i, name in enumerate(names):
         points = [(line["step"], line[name]) for line in log if name in line]
         drawn += (values := smooth([value for _, value in points]))
-        if max(values) > 0: ax.plot([step for step, _ in points], values, color=COLOURS[i % len(COLOURS)], label=name)
-    if drawn and max(drawn) > 20 * max(min(drawn), 1e-12): ax.set_yscale("log")
+        if any(values): ax.plot([step for step, _ in points], values, color=COLOURS[i % len(COLOURS)], label=name)
+    if drawn and max(drawn) > 20 * max(min(drawn), 1e-12): ax.set_yscale("log" if min(drawn) >= 0 else "symlog", **({} if min(drawn) >= 0 else dict(linthresh=0.1)))
     ax.set_xlabel("step"); ax.set_title(title)
     if drawn: ax.legend(fontsize=8)
 
@@ -195,7 +206,7 @@ def curves(run, metrics, channels):
     lengths = sorted(metrics["lengths"], key=int)
     axes[2].plot([int(K) for K in lengths], [metrics["lengths"][K]["psnr"] for K in lengths], "o-", label="tokenizer")
     line = {int(n): v for n, v in metrics["principal_components"].items()}
-    axes[2].plot([n // channels for n in sorted(line)], [line[n] for n in sorted(line)], "s--", color="gray", label="principal components")
+    if line: axes[2].plot([n // channels for n in sorted(line)], [line[n] for n in sorted(line)], "s--", color="gray", label="principal components")
     axes[2].set_xscale("log", base=2); axes[2].set_xticks([int(K) for K in lengths], lengths); axes[2].set_xlabel("K")
     axes[2].set_ylabel("PSNR (dB)"); axes[2].set_title("test images"); axes[2].legend(fontsize=8)
     return fig

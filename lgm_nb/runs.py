@@ -100,7 +100,8 @@ def open_trackers(settings, folder):
             raise UserError(f"The tracker {name} {what}, or leave --trackers out.")
         kind = LOGGER_TYPE_TO_CLASS[name]
         if not launched(): PartialState(cpu=True)                                             # trackers ask it who is number 0
-        tracker = kind("lgm_nb", logging_dir=str(folder)) if kind.requires_logging_directory else kind("lgm_nb")
+        where = dict(logging_dir=str(folder)) if kind.requires_logging_directory else dict(dir=str(folder)) if name == "wandb" else {}
+        tracker = kind("lgm_nb", **where)
         if hasattr(tracker, "start"): tracker.start()
         tracker.store_init_configuration({n: v if isinstance(v, (bool, int, float)) else str(v) for n, v in flatten(comparable(settings)).items()})
         found.append(tracker)

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from .data import data_folder
 from .errors import UserError, exit_status
 from .files import load_tensors, save_json, save_tensors
+from .folders import Ahead
 from .interop import AuthorsLatents, load_authors_patterns, read_pickle
 from .latents import LatentSet, LatentStatistics, shard_path
 from .runs import environment
@@ -74,10 +75,12 @@ def encode_shard(tokenizer, images, indices, flips=False, batch_size=250):
     images: an `ImageSet`, or anything with a length and batch(indices, flip, device) -> x (B, channels, H, W), y (B,).
     """
     device, labels, latents = next(tokenizer.parameters()).device, [], {name: [] for name in NAMES[:1 + flips]}
-    for some in indices.split(batch_size):
-        x, y = images.batch(some, None, device)
-        labels.append(y.cpu())
-        for name, view in zip(latents, (x, x.flip(-1))): latents[name].append(tokenizer.encode(view).float().cpu())
+    parts = indices.split(batch_size)
+    with Ahead(lambda i: images.batch(parts[i]), 0, len(parts)) as batches:                # read while the tokenizer works
+        for x, y in batches:
+            x = x.to(device)
+            labels.append(y)
+            for name, view in zip(latents, (x, x.flip(-1))): latents[name].append(tokenizer.encode(view).float().cpu())
     moments = reduce(add, (Moments.of(part) for parts in latents.values() for part in parts))
     if not moments.m2.isfinite().all():
         raise UserError(f"The latents of images {indices[0]} to {indices[-1]} hold NaN or infinity; check the tokenizer's weights.")

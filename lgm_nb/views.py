@@ -131,7 +131,7 @@ def draw_paint(image, change, group, size=140):
 class Strip:
     "Images x (B, channels, H, W) through one or two tokenizers at any K. tokenizers: {name: Tokenizer}."
     def __init__(self, tokenizers, x):
-        self.tokenizers, self.x, self.patterns = tokenizers, x, {}
+        self.tokenizers, self.x = tokenizers, x
         with torch.no_grad(): self.z = {name: net.encode(x) for name, net in tokenizers.items()}
         first = next(iter(tokenizers.values())).settings
         self.lengths = range(first.blocks, first.tokens + 1)
@@ -144,10 +144,10 @@ class Strip:
         def shortened(name, z): return self.tokenizers[name].merging(z, K).z if self.merge[name] is None else (p := self.merge[name](K)).unmerge(p.merge(z))
         return {name: self.tokenizers[name].decode(shortened(name, z)) for name, z in self.z.items()}
 
-    def chart(self, every=1):
+    def chart(self):
         "PSNR over K, averaged over these images, as a `Chart`; measured at the first call."
         if self.curves is None:
-            found = {K: self.at(K) for K in self.lengths if (K - self.lengths[0]) % every == 0}
+            found = {K: self.at(K) for K in self.lengths}
             self.curves = {name: {K: psnr(images[name], self.x).mean().item() for K, images in found.items()} for name in self.z}
         return Chart(self.curves, "mean PSNR of these images (dB)", "dB")
 

@@ -164,11 +164,11 @@ def card(folder):
         "For teaching and comparison: grey clothes of 28 x 28 pixels, nothing else. Licence: Apache 2.0, as the code; the training images are Zalando's, MIT."]) + "\n"
 
 
-def measure(out, data_name=None):
+def measure(out):
     "Evaluate a weights folder as it is stored, and write lengths.json, metrics.json, timing.json, pictures and README.md into it."
     trained = load_weights(out)
     s = replace(trained.settings, out=Path(out))
-    data = load_data(data_name or s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
+    data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
     save_json(Path(out) / "lengths.json", measure_everywhere(trained, data))
     seconds = {n: load_tensors(Path(out) / f"{n}.safetensors")[1].get("seconds", 0.0) for n in ("tokenizer", "generator", "truncation")}
     evaluate(Run(s), trained.tokenizer, trained.generator, trained.latents, data, seconds)
