@@ -26,7 +26,10 @@ def written_beside(path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode                          # as the umask says; safetensors would write for its owner alone
         yield temporary
+        os.chmod(temporary, mode)
         with open(temporary, "rb+") as file: os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:

@@ -63,7 +63,7 @@ def update(model, optimisers, loss, step, training):
     advance(optimisers, step, training, list(model.parameters()))
 
 # %% ../nbs/11a_fitting.ipynb #77fd0dda
-class Stopped(Exception):
+class Stopped(BaseException):
     "The run was asked to stop; its state is saved."
 
 
@@ -87,8 +87,8 @@ class StopSignal:
         return self
 
     def _ask(self, number, frame):
-        if self.asked is not None: raise KeyboardInterrupt
-        self.asked = number
+        if self.asked is not None and number == signal.SIGINT: raise KeyboardInterrupt       # people press Ctrl-C twice and mean it; schedulers repeat SIGTERM
+        self.asked = self.asked or number
 
     def __exit__(self, *exception):
         if self.main:

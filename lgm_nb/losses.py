@@ -2,13 +2,17 @@
 
 # %% auto #0
 __all__ = ['VGG', 'LossSettings', 'paper_losses', 'check_losses', 'ramp', 'begun', 'find_weights', 'read_weights', 'not_found',
-           'pretrained_vit', 'start_encoder', 'perceptual_network', 'FeatureAlignment', 'adaptive_weight',
-           'TokenizerLosses', 'discriminator_optimiser']
+           'hub_if_reachable', 'pretrained_vit', 'start_encoder', 'perceptual_network', 'FeatureAlignment',
+           'adaptive_weight', 'TokenizerLosses', 'discriminator_optimiser']
 
 # %% ../nbs/04b_losses.ipynb #25b2a564
+import os
+import socket
 import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from urllib.parse import urlparse
 
 import timm
 import torch
@@ -116,6 +120,19 @@ def not_found(name, address, weights_dir, error):
                      f"save {address} as {path} and give that folder as weights_dir (--weights-dir).")
 
 
+@contextmanager
+def hub_if_reachable(seconds=5):
+    "Inside the block the Hugging Face hub is asked once at most: where it cannot be reached, its library does not try again and again."
+    from huggingface_hub import constants
+    old = constants.HF_HUB_OFFLINE
+    if not old and not any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        place = urlparse(constants.ENDPOINT)
+        try: socket.create_connection((place.hostname, place.port or 443), seconds).close()
+        except OSError: constants.HF_HUB_OFFLINE = True
+    try: yield
+    finally: constants.HF_HUB_OFFLINE = old
+
+
 def pretrained_vit(name, image_size, patch=None, weights_dir=None, pretrained=True):
     """timm's vision transformer `name` for square images, its filters resampled to `patch` pixels (None: as trained).
 
@@ -125,7 +142,9 @@ def pretrained_vit(name, image_size, patch=None, weights_dir=None, pretrained=Tr
     if not timm.is_model(name): raise UserError(f"timm has no model {name!r}; choose one such as vit_base_patch14_dinov2.lvd142m.")
     path = find_weights(weights_dir, name) if pretrained else None
     sizes = dict(num_classes=0, img_size=image_size) | ({} if patch is None else {"patch_size": patch})
-    try: vit = timm.create_model(name, pretrained=pretrained and path is None, **sizes)
+    fetch = pretrained and path is None
+    try:
+        with hub_if_reachable() if fetch else nullcontext(): vit = timm.create_model(name, pretrained=fetch, **sizes)
     except Exception as error:                                                              # the ways to be offline are many
         raise not_found(name, f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors", weights_dir, error) from None
     if not isinstance(vit, VisionTransformer): raise UserError(f"{name} is no plain vision transformer; choose one such as vit_base_patch14_dinov2.lvd142m.")

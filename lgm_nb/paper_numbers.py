@@ -23,7 +23,7 @@ from .losses import perceptual_network
 from .paper_samples import Choice, Finished, best_line, check_parts, coordinate_search, measure, part_paths, quality_figure, save_npz
 from .paper_scores import Extractor, Reference, fingerprint, join, reconstruction_scores, validation_images
 from .plots import STYLE
-from .processes import leave, pick_device, place, say, wait
+from .processes import pick_device, place, say, wait
 from .runs import environment
 from .settings import comparable, digest
 from .train import load_run
@@ -288,9 +288,7 @@ def main(arguments=None):
         chosen = tyro.cli(Reconstruct | Generate | Search | Plot, prog="python -m lgm_nb.paper_numbers", args=arguments, config=[tyro.conf.OmitArgPrefixes],
                           description="Numbers of a finished run, as papers report them.")
         {Reconstruct: reconstruct, Generate: generate, Search: search, Plot: plot}[type(chosen)](chosen)
-    status = exit_status(command)
-    leave()
-    return status
+    return exit_status(command)
 
 # %% ../nbs/12d_paper_numbers.ipynb #d3d305b3
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

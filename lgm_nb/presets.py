@@ -26,7 +26,7 @@ def small_presets():
     colour = Settings(
         preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True),
         tokenizer=TokenizerSettings(image_size=32, image_channels=3, patch=8, channels=16, decoder_depth=2, latent_noise=0.1),
-        tokenizer_training=TokenizerTraining(steps=4000), generator_training=GeneratorTraining(steps=4000, ema=0.9995),
+        tokenizer_training=TokenizerTraining(steps=4000, optimiser="adamw", lr=5e-4), generator_training=GeneratorTraining(steps=4000, ema=0.9995),
         generator=GeneratorSettings(width=192, depth=8, heads=6))
     return {"fashion": Settings(), "fashion-long": long, "cifar10": colour}
 

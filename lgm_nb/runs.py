@@ -42,12 +42,23 @@ class Run:
         self.settings, self.folder = settings, Path(settings.out)
         self.device, self.opened = pick_device(settings.device), None
         if place()[0] == 0:
-            if (self.folder / "settings.json").exists(): self._compare(load_json(self.folder / "settings.json"))
-            else:
-                save_json(self.folder / "settings.json", comparable(settings))
-                save_json(self.folder / "environment.json", environment())
+            if self.begun() and (self.folder / "settings.json").exists(): self._compare(load_json(self.folder / "settings.json"))
+            else: save_json(self.folder / "settings.json", comparable(settings))
+            if not (self.folder / "environment.json").exists(): save_json(self.folder / "environment.json", environment())
+            self.tidy()
             self.trackers()
         wait()
+
+    def begun(self):
+        "Whether the folder holds work of a run, and not settings alone (of a command that was corrected at once)."
+        return any(next(self.folder.glob(kind), None) for kind in ("*.safetensors", "*.pt", "log.jsonl", "latents/*"))
+
+    def tidy(self):
+        "Remove what a kill left half written, and end a log line that was cut short."
+        for part in (*self.folder.glob(".*.part"), *self.folder.glob("latents/.*.part"), *self.folder.glob("*.saving")): part.unlink(missing_ok=True)
+        log = self.path("log.jsonl")
+        if log.exists() and (held := log.read_bytes()) and not held.endswith(b"\n"):
+            with open(log, "a", encoding="utf-8") as file: file.write("\n")
 
     def _compare(self, stored):
         here, there = flatten(comparable(self.settings)), flatten(stored)

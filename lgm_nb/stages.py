@@ -149,6 +149,7 @@ def already(run, stage, model):
     "(model with the stored weights, seconds it took), or None when the stage is not finished."
     path = run.path(f"{stage}.safetensors")
     if not from_main(path.exists()): return None
+    States(run.folder, stage).clear()                                                       # a kill may have come before it
     tensors, facts = load_tensors(path)
     say(f"The {stage} is trained already: {path}.")
     return load_into(model, tensors, path).eval(), facts.get("seconds", 0.0)

@@ -72,13 +72,16 @@ class States:
         for old in self.paths()[self.keep:]: old.unlink()
 
     def _choose(self):
-        reasons = []
+        reasons, damaged = [], []
         for path in self.paths():
             try:
                 read_state(path)
                 if reasons: print(f"The saved state {reasons[0]}; continuing from {path.name}.", flush=True)
+                for bad in damaged: bad.rename(bad.with_suffix(".damaged"))
                 return path
-            except UserError as error: reasons.append(f"{path} was left aside: {error}")
+            except UserError as error:
+                reasons.append(f"{path} was left aside: {error}")
+                damaged.append(path)
         return reasons or None
 
     def load(self):
@@ -91,4 +94,4 @@ class States:
     def clear(self):
         "Remove all states of this stage."
         if place()[0] == 0:
-            for path in self.paths(): path.unlink()
+            for path in [*self.paths(), *self.folder.glob(f"{self.stage}.step-*.damaged")]: path.unlink()
