@@ -29,7 +29,7 @@ from .data import data_folder
 from .errors import UserError, exit_status
 from .files import load_json, save_json
 from .fitting import averaged, fit, make_optimisers, split_parameters
-from .generator import DiT, GeneratorSettings
+from .generator import DiT
 from .merging import LearnableGlobalMerging
 from .planning import generator_cost, matmul_rate, tokenizer_cost
 from .presets import presets

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'moved', 'span', 'Augmentation', 'draw_augmentation', 'Frozen', 'as_rgb', 'network_input', 'without_gradient',
-           'readout', 'Head', 'DinoDiscriminator', 'hinge', 'consistency', 'LeCam']
+           'readout', 'BatchNorm', 'Head', 'DinoDiscriminator', 'hinge', 'consistency', 'LeCam']
 
 # %% ../nbs/04c_discriminator.ipynb #a9ac6634
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .errors import UserError
-from .processes import mean_over_processes
+from .processes import full_precision, mean_over_processes, place
 
 # %% ../nbs/04c_discriminator.ipynb #45cbd18d
 PARTS = ("colour", "translation", "cutout")
@@ -60,23 +60,24 @@ class Augmentation:
         return x * ~(rows[:, None, :, None] & columns[:, None, None, :])
 
 # %% ../nbs/04c_discriminator.ipynb #2a04708d
-def draw_augmentation(x, parts=PARTS, shift=0.125, hole=0.5):
+def draw_augmentation(x, parts=PARTS, shift=0.125, hole=0.5, share=None):
     """A random `Augmentation` for images x (B, C, H, W), from torch's random state.
 
     parts: some of "colour", "translation", "cutout" (none: the identity); shift and hole: shares of the side.
+    share: (rows, size) when x is those rows (a slice) of a batch: then the whole batch's numbers are drawn.
     Raises `UserError` for another part. Source: DiffAugment (Zhao et al. 2020).
     """
     if wrong := [p for p in parts if p not in PARTS]: raise UserError(f"Unknown augmentation {wrong[0]!r}; choose among {', '.join(PARTS)}.")
-    B, _, *sides = x.shape
+    (rows, B), sides = share or (slice(None), len(x)), x.shape[2:]
     draw, found = lambda low, high: torch.randint(low, high, (B,), device=x.device), {}
     if "colour" in parts:
         low, width = (torch.tensor(v, device=x.device).view(3, 1, 1, 1, 1) for v in ((-0.5, 0.0, 0.5), (1.0, 2.0, 1.0)))
-        found["colour"] = low + width * torch.rand(3, B, 1, 1, 1, device=x.device)
+        found["colour"] = (low + width * torch.rand(3, B, 1, 1, 1, device=x.device))[:, rows]
     if "translation" in parts:
-        found["shift"] = torch.stack([draw(-most, most + 1) for most in (int(n * shift + 0.5) for n in sides)])
+        found["shift"] = torch.stack([draw(-most, most + 1) for most in (int(n * shift + 0.5) for n in sides)])[:, rows]
     if "cutout" in parts:
         found["size"] = size = tuple(int(n * hole + 0.5) for n in sides)
-        found["hole"] = torch.stack([draw(0, n + 1 - s % 2) for n, s in zip(sides, size)])
+        found["hole"] = torch.stack([draw(0, n + 1 - s % 2) for n, s in zip(sides, size)])[:, rows]
     return Augmentation(**found)
 
 # %% ../nbs/04c_discriminator.ipynb #8e44310b
@@ -128,13 +129,24 @@ def readout(vit, x, depths):
     return [(h[:, prefix:] + h[:, :1]).float().transpose(1, 2) for h in found]
 
 
+class BatchNorm(nn.BatchNorm1d):
+    "torch's batch normalisation of (B, width, P) by the batch's own statistics, taken over all processes."
+    def __init__(self, width): super().__init__(width, eps=1e-6, track_running_stats=False)
+
+    def forward(self, h):
+        if place()[1] == 1: return super().forward(h)
+        mean = mean_over_processes(h.mean((0, 2)))[:, None]
+        variance = mean_over_processes((h - mean).square().mean((0, 2)))[:, None]
+        return (h - mean) / (variance + self.eps).sqrt() * self.weight[:, None] + self.bias[:, None]
+
+
 class Head(nn.Module):
     "Judges one depth: features (B, width, P) -> logits (B, P); P must be at least half of `kernel`."
     def __init__(self, width, kernel=9):
         super().__init__()
         def block(k):
             conv = nn.Conv1d(width, width, k, padding=k // 2, padding_mode="circular")
-            return nn.Sequential(spectral_norm(conv), nn.BatchNorm1d(width, eps=1e-6, track_running_stats=False), nn.LeakyReLU(0.2))
+            return nn.Sequential(spectral_norm(conv), BatchNorm(width), nn.LeakyReLU(0.2))
         self.point, self.row, self.last = block(1), block(kernel), spectral_norm(nn.Conv1d(width, 1, 1))
 
     def forward(self, h):
@@ -166,7 +178,7 @@ class DinoDiscriminator(nn.Module):
 
     def forward(self, x):
         features = readout(self.backbone.network, self.view(network_input(x)), self.depths)
-        return torch.cat([head(h) for head, h in zip(self.heads, features)], 1).float()
+        with full_precision(x): return torch.cat([head(h) for head, h in zip(self.heads, features)], 1)      # the spectral norm is spoilt by less
 
 # %% ../nbs/04c_discriminator.ipynb #dba94f6c
 def hinge(real, fake):

@@ -193,10 +193,11 @@ def draw_losses(ax, log, title):
     for i, name in enumerate(names):
         points = [(line["step"], line[name]) for line in log if name in line]
         drawn += (values := smooth([value for _, value in points]))
-        if any(values): ax.plot([step for step, _ in points], values, color=COLOURS[i % len(COLOURS)], label=name)
+        how = dict(color=COLOURS[i % len(COLOURS)], ls="-" if i < len(COLOURS) else "--", marker="o" if len(values) == 1 else None)
+        if any(values): ax.plot([step for step, _ in points], values, label=name, **how)
     if drawn and max(drawn) > 20 * max(min(drawn), 1e-12): ax.set_yscale("log" if min(drawn) >= 0 else "symlog", **({} if min(drawn) >= 0 else dict(linthresh=0.1)))
     ax.set_xlabel("step"); ax.set_title(title)
-    if drawn: ax.legend(fontsize=8)
+    if drawn: ax.legend(fontsize=8 if len(names) < 6 else 6)
 
 
 def curves(run, metrics, channels):

@@ -297,5 +297,5 @@ def create_extractor(name, layers=None, weights_path=None, device="cpu"):
         where = f"read from {weights_path}" if weights_path else "downloaded"
         raise UserError(f"The weights of {name} could not be {where} ({type(error).__name__}: {str(error)[:120]}); fetch "
                         "weights-inception-2015-12-05-6726825d.pth from github.com/toshas/torch-fidelity/releases "
-                        "(tag v0.2.0) and give its path as weights_path.") from error
+                        "(tag v0.2.0) and give its path as weights_path (--extractor-weights).") from error
     return extractor.to(device)

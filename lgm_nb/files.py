@@ -6,6 +6,7 @@ __all__ = ['written_beside', 'save_json', 'load_json', 'save_tensors', 'plain_va
 # %% ../nbs/00c_files.ipynb #7741075d
 import json
 import os
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def written_beside(path):
     and a `UserError` says what happened.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()

@@ -97,12 +97,15 @@ class StopSignal:
 
 def averaged(model, decay):
     "Exponential moving average of the weights that starts fast: decay min(decay, (1 + n) / (10 + n)) after n updates."
-    return AveragedModel(model, avg_fn=lambda old, new, n: old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n)))))
+    @torch.no_grad()
+    def move(old, new, n): torch._foreach_lerp_(old, new, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+    return AveragedModel(model, multi_avg_fn=move)
 
 # %% ../nbs/11a_fitting.ipynb #fe624218
 def check_finite(terms, step, stage, describe, run):
     "Stop with a `UserError` that names the first loss term that is not a number, in this process or another."
-    bad = next((name for name, value in terms.items() if not math.isfinite(value.item())), None)
+    values = torch.stack([value.detach().float() for value in terms.values()]).tolist()
+    bad = next((name for name, value in zip(terms, values) if not math.isfinite(value)), None)
     if not any_process(bad is not None, run.device): return
     states = States(run.folder, stage).paths()
     kept = f"the last good state is kept in {states[0]}" if states else "no state had been saved yet"
@@ -184,7 +187,7 @@ def fit(run, stage, model, optimisers, terms_of, describe, training, average=Non
             for o in optimisers: o.zero_grad(set_to_none=True)
             try: terms = backward(run, stage, network, terms_of, describe, step, training)
             except UserError:
-                if step > kept.first and all(t.isfinite().all() for t in model.parameters()): kept.save(step)
+                if step > kept.first and all(t.isfinite().all() for t in learned(model).values()): kept.save(step)
                 raise
             advance(optimisers, step, training, *clipped)
             if average is not None: average[0].update_parameters(average[1])

@@ -7,6 +7,7 @@ __all__ = ['merged_noise', 'flow_matching_loss', 'guide', 'time_grid', 'sample']
 import torch
 
 from .errors import UserError
+from .processes import full_precision
 
 # %% ../nbs/06_flow.ipynb #e3d8e6ee
 def merged_noise(noise, pattern, noise_scale="merged"):
@@ -28,7 +29,7 @@ def flow_matching_loss(model, z, y, pattern, *, t=None, noise=None, noise_scale=
     """
     t = torch.sigmoid(torch.randn(len(z), device=z.device)) if t is None else t
     noise = torch.randn_like(z) if noise is None else noise
-    z_K, eps_K = pattern.merge(z), merged_noise(noise, pattern, noise_scale)                # (B, K, C)
+    with full_precision(z): z_K, eps_K = pattern.merge(z), merged_noise(noise, pattern, noise_scale)      # (B, K, C)
     time = t.to(z)[:, None, None]
     velocity = model(time * z_K + (1 - time) * eps_K, t, y, pattern)
     error = (velocity.float() - (z_K - eps_K).float()).square().mean(-1)                    # (B, K)

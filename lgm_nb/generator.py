@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .errors import UserError
+from .processes import full_precision
 
 # %% ../nbs/05_generator.ipynb #e7733af0
 class RMSNorm(nn.RMSNorm):
@@ -144,7 +145,8 @@ class DiT(nn.Module):
                             f"this generator takes (K, {self.channels}) merged from N = {N}.")
         c = self.time(time_features(t).to(self.pos.dtype)) + self.label(y)                   # (B, width)
         merged = K < N
-        h = self.embed(x) + (pattern.merge(self.pos) if merged else self.pos)                # (B, K, width)
+        with full_precision(x): pos = pattern.merge(self.pos) if merged else self.pos        # float32 through all blocks
+        h = self.embed(x) + pos                                                             # (B, K, width)
         log_sizes = pattern.sizes.to(x.device, torch.float32).log() if merged else None      # (K,)
         for block in self.blocks:
             h = checkpoint(block, h, c, log_sizes, use_reentrant=False) if self.checkpointing and self.training else block(h, c, log_sizes)

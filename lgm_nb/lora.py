@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 from .data import batch_indices
 from .errors import UserError

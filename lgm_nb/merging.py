@@ -179,8 +179,8 @@ class LearnableGlobalMerging(nn.Module):
 
     @torch.no_grad()
     def similarity(self):
-        "Cosine similarities of the embeddings, (N, N) float32."
-        e = F.normalize(self.embeddings.float(), dim=-1)
+        "Cosine similarities of the embeddings, (N, N) float32 on the CPU: a GPU's faster, coarser products could change a pattern."
+        e = F.normalize(self.embeddings.float().cpu(), dim=-1)
         return e @ e.T
 
     def tree(self):
@@ -204,7 +204,8 @@ class LearnableGlobalMerging(nn.Module):
             align_loss = alignment_loss(z, self.embeddings, self.blocks, self.margin)
             if K == self.num_tokens: return Merged(z, MergePattern.identity(K), align_loss)
             noise = torch.randn(self.num_tokens, self.num_tokens) if noise is None else noise
-            similarity = self.similarity() + self.exploration * noise.to(self.embeddings).clamp(-1, 1)
+            similarity = self.similarity()
+            similarity = similarity + self.exploration * noise.to(similarity).clamp(-1, 1)
             pattern = MergeTree(similarity, self.blocks).cut(K)
             matrix = straight_through(self.embeddings, pattern, self.temperature)
             return Merged(torch.einsum("bnc,nm->bmc", z.float(), matrix).to(z.dtype), pattern, align_loss)

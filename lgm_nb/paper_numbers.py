@@ -103,7 +103,9 @@ def reconstruct(command):
     perceptual = None
     if command.lpips:
         try: perceptual = perceptual_network(command.weights_dir).to(job.extractor.device)
-        except UserError as error: print(f"LPIPS is left out: {error}")
+        except UserError as error:
+            if command.weights_dir is not None: raise                        # asked for by name
+            print(f"LPIPS is left out: {error}")
     source, batches = held_out(command, job, shape, command.images)
     record = open_record(command.out, facts | dict(data=source, lpips=perceptual is not None))
     missing = [K for K in lengths if str(K) not in record["lengths"]]
@@ -184,6 +186,8 @@ def generate(command):
     reference = open_reference(command, job, shape)
     record = open_record(command.out, facts | dict(data=reference.source, samples=command.samples))
     check_same(command.out, record, choices)
+    gone = [K for K in lengths if str(K) in record["lengths"] and command.save_images and not (command.save_images / f"K{K}.npz").exists()]
+    if gone: raise UserError(f"{command.out} holds K = {', '.join(map(str, gone))} already, and their images are gone; choose another --out to draw them again.")
     for K in lengths:
         if str(K) in record["lengths"]: continue
         row = asdict(choices[K]) | measure(job, K, choices[K], command.samples, reference)

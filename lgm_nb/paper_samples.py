@@ -127,8 +127,8 @@ def quality_figure(records):
         for (name, record), colour in zip(records.items(), COLOURS * len(records)):
             rows = sorted((row[field], row["fid"], int(K)) for K, row in record["lengths"].items())
             ax.plot([x for x, _, _ in rows], [fid for _, fid, _ in rows], "o-", color=colour, label=name)
-            for x, fid, K in rows: ax.annotate(f"K = {K}", (x, fid), (0, 7), textcoords="offset points", ha="center", fontsize=9)
-        ax.set_xscale("log"); ax.set_xlabel(title); ax.margins(0.12, 0.15)
+            for x, fid, K in rows: ax.annotate(f"K = {K}", (x, fid), (-6, 6), textcoords="offset points", ha="right", fontsize=9)
+        ax.set_xscale("log"); ax.set_xlabel(title); ax.margins(0.2, 0.15)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5))); ax.xaxis.set_major_formatter("{x:g}"); ax.xaxis.set_minor_formatter(NullFormatter())
     one = next(iter(records.values()))
     axes[0].set_ylabel("FID"); fig.suptitle(f"{one['samples']:,} samples, features of {one['extractor']['name']}", fontsize=10)

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .data import list_folder
-from .errors import UserError
 from .generator import DiT
 from .losses import TokenizerLosses
 from .presets import IMAGENET
@@ -91,7 +90,7 @@ def plan(settings, images=None, classes=10, processes=1):
             "tokens": f"N = {s.tokenizer.tokens}, trained at K = {', '.join(map(str, sorted(set(training.lengths))))}",
             "GFLOPs per training step": round(gflops * training.batch_size, 1),
             "memory of a process (GB)": memory(processes),
-            "the same with 8 times as many (GB)": memory(8 * processes),
+            f"memory among {8 * processes} processes (GB)": memory(8 * processes),
             "steps": training.steps, "batch size": training.batch_size,
             **({"passes over the data": round(training.steps * training.batch_size / images, 1)} if images else {})}
         if frozen: found[name]["frozen parameters of losses (million)"] = round(frozen / 1e6, 2)
@@ -135,6 +134,8 @@ def print_plan(settings, device=torch.device("cpu")):
     if remark: print(f"  {remark}")
     for stage, facts in plan(settings, images, classes, processes).items():
         hours = facts["steps"] * facts["GFLOPs per training step"] / 1000 / (rate * ASSUMED_USE * processes) / 3600
-        facts["hours here, roughly"] = f"{hours:,.2f} ({ASSUMED_USE:.0%} of the measured {rate:.2f} TFLOP/s, in each process)"
+        operations = facts["steps"] * facts["GFLOPs per training step"] * 1e9
+        facts["operations in all"] = f"{operations:.2e}, or {operations / 3.6e17:,.{1 if operations < 3.6e18 else 0}f} GPU hours at 100 TFLOP/s reached"
+        facts["hours here, roughly"] = f"{hours:,.{2 if hours < 10 else 0}f} ({ASSUMED_USE:.0%} of the measured {rate:.2f} TFLOP/s, in each process)"
         print(stage)
         for name, value in facts.items(): print(f"  {name:40s}{value}")

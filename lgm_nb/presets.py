@@ -37,8 +37,8 @@ def imagenet64():
         preset="imagenet64", out=Path("runs/imagenet64"), save_seconds=600, precision="bf16",
         data=DataSettings("folder:data/imagenet", flip=True, on_disk=True, crop=0.8),   # too many files for memory; the paper's crops
         tokenizer=TokenizerSettings(
-            image_size=64, image_channels=3, patch=4, tokens=256, channels=8,           # 2,048 numbers for 12,288 values, the paper's 1 to 6 ...
-            width=384, encoder_depth=8, decoder_depth=8, heads=6, mlp_ratio=4.0,        # ... counted loosely: ViT-S, at two thirds of its depth
+            image_size=64, image_channels=3, patch=4, tokens=256, channels=8,           # 2,048 numbers for 12,288 values, 1 to 6 (the paper: 1 to 24)
+            width=384, encoder_depth=8, decoder_depth=8, heads=6, mlp_ratio=4.0,        # ViT-S, at two thirds of its depth
             layer_scale=1e-5, init_std=0.02, shortcut=0,                                # deep from scratch: DINOv2's LayerScale; no direct path
             latents="gaussian", latent_noise=0.1, embedding_dim=384),                   # the best form of latents of chapter 04
         tokenizer_training=TokenizerTraining(
@@ -72,12 +72,14 @@ def imagenet256():
         generator=GeneratorSettings(size="xl"),                                         # 1152 wide, 28 blocks, 16 heads
         generator_training=GeneratorTraining(
             steps=400 * IMAGENET // 1024, batch_size=1024, optimiser="adamw",           # 400 passes; 8 GPUs with 128 each
-            lr=2e-4, final_rate=1.0, warmup=1, label_drop=0.1, ema=0.9999,              # a constant rate from the first step
+            lr=2e-4, final_rate=1.0, warmup=1, label_drop=0.1, ema=0.9999,              # a constant rate; no weight decay is named, so none
             lengths=(128, 128, 128, 128, 64, 64, 32)),                                  # 256 is never trained, and works
         losses=paper_losses(),
         evaluation=EvaluationSettings(
             lengths=(256, 128, 64, 32), points=25, shift=0.3, guidance_mode="per_position",
-            guidance=(6.5, 8.0, 10.5), guidance_lengths=(128, 64, 32), batch_size=64))
+            guidance=(6.5, 8.0, 10.5), guidance_lengths=(128, 64, 32), batch_size=64,
+            images=50_000, samples=50_000,                                              # process 0 draws these alone: lgm_nb.paper_numbers shares them
+            guidance_samples=10_000, guidance_grid=(5.0, 6.5, 8.0, 9.5, 10.5, 12.0)))
 
 
 def presets():

@@ -204,10 +204,16 @@ def sample_release(tokenizer: Path, generator: Path, statistics: Path, out: Path
         patterns: The patterns' .pt file; the tokenizer's own patterns where left out.
         lora: A LoRA .pth file for the one K in --lengths; rows without and with it are drawn.
         alpha: Of the correction; its rank where left out.
+        lengths: Token counts K, one row each.
+        classes: Class numbers of ImageNet, one column each.
         noise_scale: merged, or unit for the paper's first checkpoints and LoRA.
         guidance_mode: per_position, or standard for the paper's first checkpoints and LoRA.
         guidance: One weight for each length, or one for all; the release's for the nearest of 32, 64, 128 where left out.
         points: Grid points, one more than steps.
+        shift: Of the time grid; below 1 spends more steps near noise.
+        interval: Times between which guidance is on, from 0 (noise) to 1.
+        seed: Of the noise.
+        device: auto, cpu, cuda or mps.
     """
     if lora is not None and len(lengths) != 1: raise UserError("A correction is for one length; with --lora give one K in --lengths.")
     if lora is not None and (noise_scale, guidance_mode) != ("unit", "standard"): print("note: the paper's LoRA wants --noise-scale unit --guidance-mode standard.")

@@ -16,7 +16,7 @@ import torch
 from .data import data_folder
 from .errors import UserError
 from .files import load_json, save_json
-from .processes import launched, pick_device, place, wait
+from .processes import from_main, launched, pick_device, place, wait
 from .settings import comparable, flatten
 
 # %% ../nbs/11_runs.ipynb #d46e7fd2
@@ -49,6 +49,13 @@ class Run:
             self.trackers()
         wait()
 
+    @classmethod
+    def check(cls, settings):
+        "Raise `UserError` when the folder of these settings holds work with others; writes nothing."
+        run = cls.__new__(cls)
+        run.settings, run.folder = settings, Path(settings.out)
+        if run.begun() and run.path("settings.json").exists(): run._compare(load_json(run.path("settings.json")))
+
     def begun(self):
         "Whether the folder holds work of a run, and not settings alone (of a command that was corrected at once)."
         return any(next(self.folder.glob(kind), None) for kind in ("*.safetensors", "*.pt", "log.jsonl", "latents/*"))
@@ -69,8 +76,7 @@ class Run:
     @staticmethod
     def finished(settings):
         "(metrics, timing) when the folder of these settings holds a finished run, else None."
-        folder = Path(settings.out)
-        if settings.stage != "all" or not (folder / "metrics.json").exists(): return None
+        if not from_main(settings.stage == "all" and (Path(settings.out) / "metrics.json").exists()): return None
         run = Run(settings)
         return load_json(run.path("metrics.json")), load_json(run.path("timing.json"))
 

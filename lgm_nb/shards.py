@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'FACTS', 'WAYS', 'Moments', 'encode_shard', 'Shard', 'open_shard', 'read_shard', 'list_shards', 'scan',
-           'shard_moments', 'write_statistics', 'check_share', 'is_done', 'extract_shards', 'flip_rule',
+           'shard_moments', 'write_statistics', 'check_share', 'is_done', 'extract_shards', 'complete', 'flip_rule',
            'read_statistics', 'ShardSet', 'batch_by_opening', 'batch_by_item', 'batch_by_loader', 'measure', 'command',
            'main']
 
@@ -31,6 +31,7 @@ from .files import load_tensors, save_json, save_tensors
 from .folders import Ahead
 from .interop import AuthorsLatents, load_authors_patterns, read_pickle
 from .latents import LatentSet, LatentStatistics, shard_path
+from .processes import place
 from .runs import environment
 
 # %% ../nbs/07b_shards.ipynb #b12fe1bd
@@ -182,7 +183,8 @@ def extract_shards(tokenizer, images, folder, *, rank=0, processes=1, flips=Fals
     """Encode one process's share of the images (see `encode_shard`) into shards in `folder`; returns the paths it wrote.
 
     Process `rank` makes shards rank, rank + processes, ...; finished ones are kept, so the same call continues after a
-    stop, also with another number of processes. Whoever sees all shards in place writes statistics and patterns.
+    stop, also with another number of processes. Whoever sees all shards in place writes statistics and patterns (among
+    processes that a launcher connects, one of them calls `complete` when all are done).
     source: a digest of tokenizer and data, stored and compared. Wrong input raises `UserError`.
     """
     folder, tokenizer, written = Path(folder), tokenizer.eval(), []
@@ -197,11 +199,15 @@ def extract_shards(tokenizer, images, folder, *, rank=0, processes=1, flips=Fals
                 save_tensors(path, tensors, **facts, moments=dict(count=m.count, mean=m.mean.tolist(), m2=m.m2.tolist()))
                 written.append(path)
             progress.update(len(parts[number]))
-    if all(shard_path(folder, i).exists() for i in range(len(parts))):
-        tree = tokenizer.merging.tree()
-        save_tensors(folder / "patterns.safetensors", dict(labels=torch.from_numpy(tree.all_labels())), blocks=tree.blocks)
-        write_statistics(folder)
+    if place()[1] == 1 and all(shard_path(folder, i).exists() for i in range(len(parts))): complete(tokenizer, folder)
     return written
+
+
+def complete(tokenizer, folder):
+    "Write patterns and statistics of a folder in which all shards are in place."
+    tree = tokenizer.merging.tree()
+    save_tensors(Path(folder) / "patterns.safetensors", dict(labels=torch.from_numpy(tree.all_labels())), blocks=tree.blocks)
+    write_statistics(folder)
 
 # %% ../nbs/07b_shards.ipynb #af1f13b9
 def flip_rule(seed, epoch, indices):

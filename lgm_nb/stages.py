@@ -22,11 +22,11 @@ from .flow import flow_matching_loss
 from .folders import Ahead, FolderImages
 from .generator import Block as DitBlock
 from .generator import DiT
-from .latents import extract
+from .latents import LatentSet, extract
 from .losses import TokenizerLosses, discriminator_optimiser, start_encoder
-from .processes import from_main, part_of, place, say, wait
+from .processes import any_process, from_main, part_of, place, say, wait
 from .settings import comparable, digest
-from .shards import ShardSet, extract_shards
+from .shards import ShardSet, complete, extract_shards
 from .states import States
 from .tokenizer import Tokenizer
 
@@ -49,8 +49,9 @@ class Reader:
         B, draw = self.training.batch_size, torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
         indices = batch_indices(len(self.source), B, step, self.settings.seed)[rows]
         flip = (torch.rand(B, generator=draw) < 0.5)[rows] if self.settings.data.flip else None
-        if self.crop == 1: return self.source.batch(indices, flip)
-        return self.source.batch(indices, flip, crop=torch.rand(B, 3, generator=draw)[rows], smallest=self.crop)
+        how = {} if self.crop == 1 else dict(crop=torch.rand(B, 3, generator=draw)[rows], smallest=self.crop)
+        x, y = self.source.batch(indices, flip, **how)
+        return (x.pin_memory(), y.pin_memory()) if self.on_disk and self.device.type == "cuda" else (x, y)
 
     def place_of(self, number):
         "(step, rows) of this process's batch number `number`."
@@ -58,13 +59,18 @@ class Reader:
         step, turn = divmod(number, rounds)
         return step, part_of(self.training.batch_size, turn * count + rank, rounds * count)
 
+    def ahead(self, step, rows):
+        if self.stream is None or self.place_of(self.next) != (step, rows): self.start(step, rows)
+        self.next += 1
+        return next(self.stream)
+
     def __call__(self, step, rows):
-        if self.on_disk:
-            if self.place_of(self.next or 0) != (step, rows) or self.stream is None: self.start(step, rows)
-            self.next += 1
-            x, y = next(self.stream)
-        else: x, y = self.read(step, rows)
-        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        found, trouble = None, None
+        try: found = self.ahead(step, rows) if self.on_disk else self.read(step, rows)
+        except UserError as error: trouble = error
+        if any_process(trouble is not None, self.device):                # all stop together, and process 0 saves
+            raise trouble or UserError("Another process could not read its part of the batch; its own message says why.")
+        return tuple(t.to(self.device, non_blocking=True) for t in found)
 
     def start(self, step, rows):
         self.close()
@@ -77,14 +83,17 @@ class Reader:
 
 # %% ../nbs/11c_stages.ipynb #1b471c6f
 class TokenizerStep(nn.Module):
-    "Images (B, channels, H, W) -> {name: weighted scalar} of one training pass at K tokens, the discriminator's terms included."
+    """Images (B, channels, H, W) -> {name: weighted scalar} of one training pass at K tokens, the discriminator's terms included.
+
+    share: (rows, size) when x is those rows of a batch of that size.
+    """
     def __init__(self, tokenizer, losses):
         super().__init__()
         self.tokenizer, self.losses = tokenizer, losses
 
-    def forward(self, x, K, step, noise=None):
+    def forward(self, x, K, step, noise=None, share=None):
         out = self.tokenizer(x, K, noise)
-        return self.losses.generator_terms(x, out, step) | self.losses.discriminator_terms(x, out.images, step)
+        return self.losses.generator_terms(x, out, step) | self.losses.discriminator_terms(x, out.images, step, share)
 
 
 def tokenizer_terms(reader, settings):
@@ -94,7 +103,7 @@ def tokenizer_terms(reader, settings):
         x, _ = reader(step, rows)
         K = draw_length(training)
         noise = torch.randn(training.batch_size, s.tokens, s.channels, device=x.device)[rows] if s.latents == "gaussian" else None
-        return network(x, K, step, noise)
+        return network(x, K, step, noise, (rows, training.batch_size))
     return terms
 
 
@@ -102,8 +111,6 @@ def tokenizer_step(tokenizer, settings, device):
     "(`TokenizerStep`, its optimisers) for a tokenizer; `UserError` for losses whose networks are not to be had."
     training = settings.tokenizer_training
     losses = TokenizerLosses(settings.losses, tokenizer, training.align_weight, settings.weights_dir).to(device)
-    if losses.discriminator is not None and device.type == "cuda" and place()[1] > 1:
-        losses.discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(losses.discriminator)
     model = TokenizerStep(tokenizer, losses).train()
     judge = {id(p) for p in losses.discriminator.parameters()} if losses.discriminator is not None else set()
     groups = ([p for p in group if id(p) not in judge] for group in split_parameters(model, inner if training.optimiser == "muon" else decays))
@@ -123,6 +130,10 @@ def decays(name):
 
 def speed_up(model, settings):
     "Switch on what the settings ask for in every transformer: checkpointing, and compiled blocks (one graph for each length)."
+    if settings.compile:
+        import torch._dynamo
+        torch._dynamo.config.optimize_ddp = False                        # a block is one graph; the processes overlap between blocks
+        torch._dynamo.config.recompile_limit = 64                        # lengths and formats, each with a graph of its own
     for part in model.modules():
         if isinstance(part, VisionTransformer): part.set_grad_checkpointing(settings.checkpointing)
         if isinstance(part, DiT): part.checkpointing = settings.checkpointing
@@ -178,8 +189,13 @@ def latent_stage(run, tokenizer, data):
     "Stage 2: the latents of the training images with their patterns (`LatentSet` or `ShardSet`), extracted when not there."
     source = digest({name: hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest() for name, tensor in tokenizer.state_dict().items()} | {"data": data.source})
     (rank, count), folder, flips = place(), run.path("latents"), run.settings.data.flip
-    if count == 1 and not isinstance(data.train, FolderImages): return extract(tokenizer, data.train, folder, flips=flips, source=source)
+    if not isinstance(data.train, FolderImages):
+        if rank == 0: extract(tokenizer, data.train, folder, flips=flips, source=source)
+        wait()
+        return LatentSet.load(folder)
     extract_shards(tokenizer, data.train, folder, rank=rank, processes=count, flips=flips, source=source, quiet=rank > 0)
+    wait()
+    if rank == 0: complete(tokenizer, folder)
     wait()
     return ShardSet(folder)
 

@@ -14,7 +14,7 @@ import torch
 
 from .errors import UserError
 from .files import written_beside
-from .processes import from_main, place, say
+from .processes import from_main, place
 
 # %% ../nbs/10d_states.ipynb #6f59ea33
 class Digesting:

@@ -1,5 +1,4 @@
 "Killed, stopped and damaged runs: the same command continues them, and they end with the very same weights."
-import json
 import multiprocessing
 import os
 import random
@@ -240,6 +239,15 @@ def test_polite_kill_of_two_processes(reference, tmp_path):
         assert "Warning" not in out.with_suffix(".txt").read_text()
         assert sentence()[-1] == f"Stopped after step {progress(out, stage)} of the {stage}; the same command continues."
     same(finish_pair(out), finish_pair(tmp_path / "whole"))
+
+
+def test_finished_run_asked_again_by_two_processes(reference, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(reference, out)
+    for name in ("metrics", "timing"): (out / f"{name}.json").write_text('{"lengths": {}}')
+    pair = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    workers = [start(out, "all", RANK=str(i), LOCAL_RANK=str(i), **pair) for i in range(2)]
+    assert [ended(w) for w in workers] == [0, 0] and out.with_suffix(".txt").read_text().count("is finished") == 1
 
 
 class Evil:
