@@ -153,7 +153,7 @@ class Head(nn.Module):
         h = self.point(h)
         return self.last((h + self.row(h)) / 2 ** 0.5).squeeze(1)
 
-
+# %% ../nbs/04c_discriminator.ipynb #1b8ebb72
 class DinoDiscriminator(nn.Module):
     """Images (B, 1 or 3, H, W) in [-1, 1] -> logits (B, heads * P), high for real; only the heads learn.
 

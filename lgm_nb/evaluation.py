@@ -119,7 +119,7 @@ def measure_samples(generator, tokenizer, latents, K, settings, reference, netwo
     cost = gflops(lambda: draw(generator, tokenizer, latents, y[:1].to(device), K, sampling_noise(1, settings), settings))
     return quality | dict(gflops_per_image=cost), dict(images_per_second=count / seconds)
 
-
+# %% ../nbs/11b_evaluation.ipynb #5111311f
 def component_line(data, numbers, count):
     "PSNR of as many principal components as each list has numbers, on `count` test images; {} for images of more than 4,096 values."
     size = data.train.channels * data.train.size ** 2

@@ -4,7 +4,7 @@
 __all__ = ['BOTH', 'IGNORED', 'read_pickle', 'tokenizer_names', 'generator_names', 'clean_names', 'depth_of', 'listed',
            'check_names', 'fill', 'shape_of', 'tokenizer_settings', 'tokenizer_from_authors', 'generator_from_authors',
            'reference_weights', 'pick_state', 'load_authors_tokenizer', 'load_authors_generator',
-           'load_authors_patterns', 'AuthorsLatents', 'load_authors_latents']
+           'load_authors_patterns', 'AuthorsLatents', 'load_authors_statistics', 'load_authors_latents']
 
 # %% ../nbs/13_interop.ipynb #6882d382
 import argparse
@@ -233,6 +233,16 @@ class AuthorsLatents(LatentSet):
             f"choose one of {list(self.patterns)}." if self.patterns else "give the file of patterns when the latents are loaded."))
 
 
+def load_authors_statistics(path, channels):
+    "The authors' latents_stats.pt, or that of a latents folder, as `LatentStatistics` (1, 1, C); others raise `UserError`."
+    path = Path(path) / "latents_stats.pt" if Path(path).is_dir() else Path(path)
+    held = read_pickle(path)
+    good = isinstance(held, dict) and all(torch.is_tensor(held.get(n)) and held[n].numel() == channels and held[n].isfinite().all() for n in ("mean", "std"))
+    if not good or not (held["std"] > 0).all():
+        raise UserError(f"{path} does not hold a mean and a std above 0 of {channels} channels; give the latents_stats.pt of this release.")
+    return LatentStatistics(*(held[n].float().reshape(1, 1, -1) for n in ("mean", "std")))
+
+
 def load_authors_latents(folder, patterns=None):
     """The authors' latents folder as a `LatentSet`, in memory: shards `latents_rankRR_shardSSS.safetensors` in the order
     of their names, and `latents_stats.pt` with mean and std (1, 1, C).
@@ -242,13 +252,10 @@ def load_authors_latents(folder, patterns=None):
     folder = Path(folder)
     paths = sorted(folder.glob("latents_rank*_shard*.safetensors"))
     if not paths: raise UserError(f"{folder} has no file latents_rank00_shard000.safetensors or the like; give the folder of latents.")
-    shards, stats = [load_tensors(path)[0] for path in paths], read_pickle(folder / "latents_stats.pt")
+    shards = [load_tensors(path)[0] for path in paths]
     for path, shard in zip(paths, shards):
         if "latents" not in shard or "labels" not in shard: raise UserError(f"{path} lacks latents or labels; extract the latents again.")
     join = lambda name: torch.cat([shard[name] for shard in shards])
     z, flip = join("latents").float(), join("latents_flip").float() if all("latents_flip" in s for s in shards) else None
-    stats = {n: stats.get(n) for n in ("mean", "std")} if isinstance(stats, dict) else {}
-    if not stats or any(not torch.is_tensor(t) or t.numel() != z.shape[-1] for t in stats.values()):
-        raise UserError(f"{folder / 'latents_stats.pt'} does not hold a mean and a std of {z.shape[-1]} channels; fetch it again.")
-    statistics = LatentStatistics(**{n: t.float().reshape(1, 1, -1) for n, t in stats.items()})
+    statistics = load_authors_statistics(folder, z.shape[-1])
     return AuthorsLatents(z, join("labels").long().flatten(), flip, statistics, load_authors_patterns(patterns) if patterns else {})

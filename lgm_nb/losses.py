@@ -112,9 +112,10 @@ def find_weights(weights_dir, name):
 
 
 def needed_weights(losses, encoder_start=""):
-    "Names of the pretrained networks that `LossSettings` and the encoder's start ask for."
-    asked = [(losses.perceptual, VGG), (losses.features, losses.feature_model), (losses.adversarial, losses.discriminator_model)]
-    return [encoder_start] * bool(encoder_start) + [name for weight, name in asked if weight and losses.pretrained]
+    "{name: use} of the pretrained networks that `LossSettings` and the encoder's start ask for."
+    asked = ((encoder_start, "start of the encoder", encoder_start), (losses.perceptual, "perceptual loss", VGG),
+             (losses.features, "feature alignment", losses.feature_model), (losses.adversarial, "discriminator", losses.discriminator_model))
+    return {name: use for wanted, use, name in asked if wanted and (losses.pretrained or name == encoder_start)}
 
 
 def read_weights(path):

@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['HOW', 'ADDED', 'DataSettings', 'Optimisation', 'TokenizerTraining', 'GeneratorTraining', 'EvaluationSettings',
-           'Settings', 'comparable', 'from_plain', 'flatten', 'digest']
+           'Settings', 'check_lengths', 'check_batches', 'check_images', 'comparable', 'from_plain', 'flatten',
+           'digest']
 
 # %% ../nbs/10_settings.ipynb #72487e6e
 import hashlib
@@ -166,41 +167,48 @@ class Settings:
     def check(self):
         "Raise `UserError` for a choice that cannot work; returns self."
         check_tokenizer(self.tokenizer); self.generator.resolve(); check_losses(self.losses)
-        N, G = self.tokenizer.tokens, self.tokenizer.blocks
-        for part in ("tokenizer_training", "generator_training", "evaluation"):
-            lengths = getattr(self, part).lengths
-            for K in lengths:
-                if not G <= K <= N: raise UserError(f"K = {K} in --{part.replace('_', '-')}.lengths is outside {G}..{N}; choose token counts in that range.")
-            if not lengths: raise UserError(f"--{part.replace('_', '-')}.lengths is empty; name at least one token count in {G}..{N}.")
-        self._check_pairs(); self._check_batches()
+        check_lengths(self); check_batches(self); check_images(self.data)
         return self
-
-    def _check_batches(self):
-        for part in (self.tokenizer_training, self.generator_training):
-            if part.steps < 1 or part.batch_size < 1 or self.accumulate < 1: raise UserError("Steps, batch sizes and --accumulate must be at least 1.")
-            part_of(part.batch_size, 0, self.accumulate)
-            if not (0 <= part.ema < 1 and 0 <= part.final_rate <= 1): raise UserError("An --ema must be in [0, 1), and a --final-rate in [0, 1]; 0 turns the one off and lets the other fall to nothing.")
-        d = self.data
-        if not 0 < d.crop <= 1: raise UserError(f"--data.crop {d.crop} is no share of the shorter side; choose one above 0 and at most 1.")
-        if d.crop < 1 and not d.on_disk: raise UserError("Random crops are cut while files are read; add --data.on-disk, or leave --data.crop at 1.")
-        if d.on_disk and not d.name.startswith("folder:"): raise UserError(f"--data.on-disk is for folders, and --data.name is {d.name}; write --data.name folder:PATH, or leave it out.")
-
-    def _check_pairs(self):
-        t, e = self.tokenizer_training, self.evaluation
-        if min(e.samples, e.images, e.batch_size, e.guidance_samples) < 1 or e.points < 2:
-            raise UserError("Evaluation needs at least 1 image, 1 sample, a batch of 1 and 2 grid points; raise the --evaluation settings.")
-        if not e.guidance or not e.guidance_lengths: raise UserError("Give at least one --evaluation.guidance weight and one of --evaluation.guidance-lengths.")
-        if min(t.length_weights, default=0) < 0 or sum(t.length_weights) <= 0: raise UserError("--tokenizer-training.length-weights must be 0 or more, and not all 0.")
-        if len(t.length_weights) != len(t.lengths):
-            raise UserError(f"There are {len(t.lengths)} tokenizer lengths and {len(t.length_weights)} weights; give --tokenizer-training.length-weights one weight for each length.")
-        if len(e.guidance) not in (1, len(e.guidance_lengths)):
-            raise UserError(f"There are {len(e.guidance)} guidance weights for {len(e.guidance_lengths)} lengths; give --evaluation.guidance one for each of --evaluation.guidance-lengths, or one for all.")
 
     def guidance_for(self, K):
         "Guidance weight at K tokens: that of the nearest length in guidance_lengths."
         e = self.evaluation
         if len(e.guidance) == 1: return e.guidance[0]
         return dict(zip(e.guidance_lengths, e.guidance))[min(e.guidance_lengths, key=lambda length: abs(length - K))]
+
+# %% ../nbs/10_settings.ipynb #7e36ca9d
+def check_lengths(s):
+    "Raise `UserError` for token counts outside G..N, and for weights that are not one for each."
+    N, G, t, e = s.tokenizer.tokens, s.tokenizer.blocks, s.tokenizer_training, s.evaluation
+    for part in ("tokenizer_training", "generator_training", "evaluation"):
+        lengths, option = getattr(s, part).lengths, f"--{part.replace('_', '-')}.lengths"
+        for K in lengths:
+            if not G <= K <= N: raise UserError(f"K = {K} in {option} is outside {G}..{N}; choose token counts in that range.")
+        if not lengths: raise UserError(f"{option} is empty; name at least one token count in {G}..{N}.")
+    if not e.guidance or not e.guidance_lengths: raise UserError("Give at least one --evaluation.guidance weight and one of --evaluation.guidance-lengths.")
+    if min(t.length_weights, default=0) < 0 or sum(t.length_weights) <= 0: raise UserError("--tokenizer-training.length-weights must be 0 or more, and not all 0.")
+    if len(t.length_weights) != len(t.lengths):
+        raise UserError(f"There are {len(t.lengths)} tokenizer lengths and {len(t.length_weights)} weights; give --tokenizer-training.length-weights one weight for each length.")
+    if len(e.guidance) not in (1, len(e.guidance_lengths)):
+        raise UserError(f"There are {len(e.guidance)} guidance weights for {len(e.guidance_lengths)} lengths; give --evaluation.guidance one for each of --evaluation.guidance-lengths, or one for all.")
+
+
+def check_batches(s):
+    "Raise `UserError` for steps, batches, averages or sample counts that cannot be."
+    e = s.evaluation
+    if min(e.samples, e.images, e.batch_size, e.guidance_samples) < 1 or e.points < 2:
+        raise UserError("Evaluation needs at least 1 image, 1 sample, a batch of 1 and 2 grid points; raise the --evaluation settings.")
+    for part in (s.tokenizer_training, s.generator_training):
+        if part.steps < 1 or part.batch_size < 1 or s.accumulate < 1: raise UserError("Steps, batch sizes and --accumulate must be at least 1.")
+        part_of(part.batch_size, 0, s.accumulate)
+        if not (0 <= part.ema < 1 and 0 <= part.final_rate <= 1): raise UserError("An --ema must be in [0, 1), and a --final-rate in [0, 1]; 0 turns the one off and lets the other fall to nothing.")
+
+
+def check_images(d):
+    "Raise `UserError` for `DataSettings` that contradict each other."
+    if not 0 < d.crop <= 1: raise UserError(f"--data.crop {d.crop} is no share of the shorter side; choose one above 0 and at most 1.")
+    if d.crop < 1 and not d.on_disk: raise UserError("Random crops are cut while files are read; add --data.on-disk, or leave --data.crop at 1.")
+    if d.on_disk and not d.name.startswith("folder:"): raise UserError(f"--data.on-disk is for folders, and --data.name is {d.name}; write --data.name folder:PATH, or leave it out.")
 
 # %% ../nbs/10_settings.ipynb #e603970e
 HOW = ("out", "stage", "dry_run", "save_seconds", "preset", "device", "weights_dir", "checkpointing", "compile", "trackers")

@@ -29,7 +29,7 @@ from .data import data_folder
 from .errors import UserError, exit_status
 from .files import load_tensors, save_json, save_tensors
 from .folders import Ahead
-from .interop import AuthorsLatents, load_authors_patterns, read_pickle
+from .interop import AuthorsLatents, load_authors_patterns, load_authors_statistics
 from .latents import LatentSet, LatentStatistics, shard_path
 from .processes import place
 from .runs import environment
@@ -220,12 +220,12 @@ def flip_rule(seed, epoch, indices):
 
 def read_statistics(folder, images, channels):
     "The `LatentStatistics` of a folder, ours or the authors'; missing or foreign ones raise `UserError`."
-    ours, theirs, facts = folder / "statistics.safetensors", folder / "latents_stats.pt", {}
-    again = f"make them with python -m lgm_nb.shards --statistics {folder}."
-    if ours.exists(): held, facts = load_tensors(ours)
-    elif theirs.exists(): held = read_pickle(theirs)
-    else: raise UserError(f"{folder} has no statistics; {again}")
-    held = {name: held.get(name) for name in ("mean", "std")} if isinstance(held, dict) else {"mean": None}
+    ours, again = folder / "statistics.safetensors", f"make them with python -m lgm_nb.shards --statistics {folder}."
+    if not ours.exists():
+        if (folder / "latents_stats.pt").exists(): return load_authors_statistics(folder, channels)
+        raise UserError(f"{folder} has no statistics; {again}")
+    tensors, facts = load_tensors(ours)
+    held = {name: tensors.get(name) for name in ("mean", "std")}
     if facts.get("images", images) != images or any(not torch.is_tensor(t) or t.numel() != channels for t in held.values()):
         raise UserError(f"The statistics in {folder} are not those of its {images} latents with {channels} channels; {again}")
     return LatentStatistics(**{name: t.float().reshape(1, 1, -1) for name, t in held.items()})

@@ -26,7 +26,7 @@ from .latents import LatentSet, extract
 from .losses import TokenizerLosses, discriminator_optimiser, start_encoder
 from .processes import any_process, from_main, part_of, place, say, wait
 from .settings import comparable, digest
-from .shards import ShardSet, complete, extract_shards
+from .shards import ShardSet, complete, extract_shards, read_shard
 from .states import States
 from .tokenizer import Tokenizer
 
@@ -140,7 +140,7 @@ def speed_up(model, settings):
         if settings.compile and isinstance(part, (VitBlock, DitBlock)): part.compile(dynamic=False)
     return model
 
-
+# %% ../nbs/11c_stages.ipynb #a90a5f99
 def start_from(model, folder, stage):
     "`model` with the weights of a finished run in `folder`, or as it is when folder is None; misfits raise `UserError`."
     if folder is None: return model
@@ -165,7 +165,7 @@ def already(run, stage, model):
     say(f"The {stage} is trained already: {path}.")
     return load_into(model, tensors, path).eval(), facts.get("seconds", 0.0)
 
-
+# %% ../nbs/11c_stages.ipynb #d15c8bab
 def train_tokenizer(run, data):
     "Stage 1: a trained `Tokenizer`, from tokenizer.safetensors when it is there; returns (tokenizer, seconds)."
     s, training = run.settings, run.settings.tokenizer_training
@@ -189,6 +189,7 @@ def latent_stage(run, tokenizer, data):
     "Stage 2: the latents of the training images with their patterns (`LatentSet` or `ShardSet`), extracted when not there."
     source = digest({name: hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest() for name, tensor in tokenizer.state_dict().items()} | {"data": data.source})
     (rank, count), folder, flips = place(), run.path("latents"), run.settings.data.flip
+    check_latents(folder, run.settings)
     if not isinstance(data.train, FolderImages):
         if rank == 0: extract(tokenizer, data.train, folder, flips=flips, source=source)
         wait()
@@ -200,9 +201,11 @@ def latent_stage(run, tokenizer, data):
     return ShardSet(folder)
 
 
-def check_latents(latents, settings, folder):
-    "Raise `UserError` when latents are not those of the tokenizer's sizes."
-    there, here = tuple(latents.z.shape[1:]), (settings.tokenizer.tokens, settings.tokenizer.channels)
+def check_latents(folder, settings):
+    "Raise `UserError` when the latents in a folder, if there are any, are not of the tokenizer's sizes."
+    if (first := next(iter(sorted(folder.glob("latents_rank*"))), None)) is None: return
+    shard = read_shard(first)
+    there, here = (shard.tokens, shard.channels), (settings.tokenizer.tokens, settings.tokenizer.channels)
     if there != here:
         raise UserError(f"The latents in {folder} have {there[0]} tokens of {there[1]} channels, the generator takes {here[0]} of {here[1]}; "
                         "delete that folder, and they are extracted again.")
@@ -226,7 +229,6 @@ def train_generator(run, latents, classes):
     torch.manual_seed(s.seed + 1)
     model = DiT(s.tokenizer.tokens, s.tokenizer.channels, len(classes), s.generator).to(run.device)
     if (done := already(run, "generator", model)) is not None: return done
-    check_latents(latents, s, run.path("latents"))
     start_from(model, s.init, "generator")
     describe = lambda step: f"latents {batch_indices(len(latents), training.batch_size, step, s.seed).tolist()[:8]} and on"
     average = averaged(model, training.ema), model

@@ -29,7 +29,7 @@ from .planning import print_plan
 from .plots import STYLE
 from .presets import presets
 from .processes import leave, pick_device, place, say
-from .runs import Run
+from .runs import Run, continues
 from .settings import Settings, from_plain
 from .shards import ShardSet
 from .stages import latent_stage, train_generator, train_tokenizer
@@ -98,7 +98,7 @@ def load_run(folder, device="cpu"):
 # %% ../nbs/12_train.ipynb #790b85a2
 def dry_run(settings, device):
     "Print the plan, and what a run would need; a folder of another run, or a missing weights folder, raises `UserError`."
-    Run.check(settings)
+    continues(settings)
     wanted = [name for name in needed_weights(settings.losses, settings.tokenizer_training.encoder_start) if find_weights(settings.weights_dir, name) is None]
     print_plan(settings, device)
     if wanted: print(f"pretrained networks to be fetched when training begins (or put into --weights-dir): {', '.join(wanted)}")
