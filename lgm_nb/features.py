@@ -4,7 +4,7 @@
 __all__ = ['FASHION_EXTRACTOR', 'INCEPTION_EXTRACTOR', 'conv_block', 'FeatureNetwork', 'FeatureSettings', 'augment',
            'train_feature_network', 'to_uint8', 'predict', 'accuracy_report', 'shipped_weights', 'save_feature_network',
            'load_feature_network', 'make_feature_network', 'train_command', 'main', 'FashionFeatures',
-           'register_fashion_features', 'extractor_for', 'create_extractor']
+           'register_fashion_features', 'extractor_for', 'detail_layer', 'create_extractor']
 
 # %% ../nbs/08_features.ipynb #f841a539
 import os
@@ -37,6 +37,7 @@ class FeatureNetwork(nn.Module):
     """Small classifier of 28 x 28 grey images; what its last layer sees serves as feature vector.
 
     `forward(x)`: (B, 1, 28, 28) in [-1, 1] -> class logits (B, 10). `features(x)` -> (B, 64), all non-negative.
+    `detail(x)` -> (B, 64): mean and deviation over the picture of what the first two convolutions see.
     """
     def __init__(self):
         super().__init__()
@@ -48,6 +49,10 @@ class FeatureNetwork(nn.Module):
 
     def features(self, x):
         return self.body(x).mean((2, 3))  # (B, 64)
+
+    def detail(self, x):
+        h = self.body[:2](x).flatten(2)  # (B, 32, 28 * 28)
+        return 10 * torch.cat([h.mean(2), h.std(2)], 1)  # times 10: about the scale of the class features
 
     def forward(self, x):
         return self.head(self.features(x))  # (B, 10)
@@ -237,14 +242,14 @@ class FashionFeatures(FeatureExtractorBase):
     """FeatureNetwork as a torch-fidelity feature extractor.
 
     `forward(input)`: uint8 (B, 1 or 3, 28, 28), three channels being grey repeated -> tuple of the requested
-    features: "64" (B, 64), "logits" (B, 10). `feature_extractor_weights_path`: as `load_feature_network(path)`.
+    features: "64" (B, 64), "detail" (B, 64), "logits" (B, 10). `feature_extractor_weights_path`: as `load_feature_network(path)`.
     """
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
         super().__init__(name, features_list)
         self.network = load_feature_network(feature_extractor_weights_path)
 
     @staticmethod
-    def get_provided_features_list(): return "64", "logits"
+    def get_provided_features_list(): return "64", "detail", "logits"
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric): return "logits" if metric == "isc" else "64"
@@ -259,8 +264,9 @@ class FashionFeatures(FeatureExtractorBase):
         if input.dtype != torch.uint8 or tuple(input.shape[2:]) != (28, 28) or input.shape[1] not in (1, 3):
             raise UserError(f"{FASHION_EXTRACTOR} reads uint8 images (n, 1, 28, 28), not {tuple(input.shape)} "
                             f"of {input.dtype}: choose the extractor with extractor_for(channels, size).")
-        features = self.network.features(input[:, :1].float() / 127.5 - 1)
-        found = {"64": features, "logits": self.network.head(features)}
+        x = input[:, :1].float() / 127.5 - 1
+        features = self.network.features(x)
+        found = {"64": features, "detail": self.network.detail(x), "logits": self.network.head(features)}
         return tuple(found[name] for name in self.features_list)
 
 # %% ../nbs/08_features.ipynb #95830a1d
@@ -276,16 +282,21 @@ def extractor_for(channels, size):
     return register_fashion_features() if (channels, size) == (1, 28) else INCEPTION_EXTRACTOR
 
 
+def detail_layer(name):
+    "The early layer that sees detail, beside the late one for the Frechet distance: ours, or the first pooling of Inception (64)."
+    return "detail" if name == FASHION_EXTRACTOR else FEATURE_EXTRACTORS_REGISTRY[name].get_provided_features_list()[0]
+
+
 def create_extractor(name, layers=None, weights_path=None, device="cpu"):
     """A torch-fidelity feature extractor ready to use on `device`.
 
-    layers: names of features, by default the one for the Frechet distance. weights_path: a weights file to use
+    layers: names of features, by default the one for the Frechet distance and `detail_layer`. weights_path: a weights file to use
     instead of the shipped (ours) or downloaded (Inception) one. Raises UserError when weights cannot be had.
     """
     register_fashion_features()
     if name not in FEATURE_EXTRACTORS_REGISTRY:
         raise UserError(f"Feature extractor {name!r} is unknown: write one of {', '.join(FEATURE_EXTRACTORS_REGISTRY)}.")
-    layers = layers or [FEATURE_EXTRACTORS_REGISTRY[name].get_default_feature_layer_for_metric("fid")]
+    layers = layers or [FEATURE_EXTRACTORS_REGISTRY[name].get_default_feature_layer_for_metric("fid"), detail_layer(name)]
     try:
         if weights_path and name != FASHION_EXTRACTOR:
             torch.load(weights_path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a file asks for

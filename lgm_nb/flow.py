@@ -33,7 +33,7 @@ def flow_matching_loss(model, z, y, pattern, *, t=None, noise=None, noise_scale=
     time = t.to(z)[:, None, None]
     velocity = model(time * z_K + (1 - time) * eps_K, t, y, pattern)
     error = (velocity.float() - (z_K - eps_K).float()).square().mean(-1)                    # (B, K)
-    if noise_scale == "merged": error = error * pattern.sizes.to(error) * pattern.K / pattern.num_tokens
+    if noise_scale == "merged": error = error * (sizes := pattern.sizes.to(error)) / sizes.mean()
     return error.mean(-1)
 
 # %% ../nbs/06_flow.ipynb #3ac7c804

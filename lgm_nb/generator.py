@@ -144,10 +144,9 @@ class DiT(nn.Module):
             raise UserError(f"Got tokens {tuple(x.shape[1:])} for K = {K} of N = {N if pattern is None else pattern.num_tokens}; "
                             f"this generator takes (K, {self.channels}) merged from N = {N}.")
         c = self.time(time_features(t).to(self.pos.dtype)) + self.label(y)                   # (B, width)
-        merged = K < N
-        with full_precision(x): pos = pattern.merge(self.pos) if merged else self.pos        # float32 through all blocks
+        with full_precision(x): pos = pattern.merge(self.pos) if K < N else self.pos         # float32 through all blocks
         h = self.embed(x) + pos                                                             # (B, K, width)
-        log_sizes = pattern.sizes.to(x.device, torch.float32).log() if merged else None      # (K,)
+        log_sizes = pattern.log_sizes.to(x.device) if K < N and pattern.log_sizes is not None else None      # (K,)
         for block in self.blocks:
             h = checkpoint(block, h, c, log_sizes, use_reentrant=False) if self.checkpointing and self.training else block(h, c, log_sizes)
         shift, scale = self.final_modulation(c)

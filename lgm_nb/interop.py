@@ -135,7 +135,7 @@ def tokenizer_settings(tensors, encoder_depth, decoder_depth, layer_scale, num_h
         image_size=math.isqrt(positions) * patch, image_channels=image_channels, patch=patch, width=width, mlp_ratio=hidden / width,
         tokens=shape_of(tensors, "encoder.latent_pos_embed", 3)[1], channels=channels, blocks=blocks, codewords=codewords,
         encoder_depth=encoder_depth, decoder_depth=decoder_depth, heads=num_heads or width // 64,
-        layer_scale=1e-5 if layer_scale else None, shortcut=False, latents="softvq",
+        layer_scale=1e-5 if layer_scale else None, tied=False, padding=0, latents="softvq",
         embedding_dim=shape_of(tensors, "merge_module.embeddings", 2)[1])
 
 # %% ../nbs/13_interop.ipynb #547f6df7

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from .errors import UserError
 from .files import load_tensors, save_tensors
-from .merging import MergePattern
+from .merging import pattern_of
 
 # %% ../nbs/07_latents.ipynb #edec7b7e
 @dataclass
@@ -69,8 +69,8 @@ def extract(tokenizer, images, folder, *, flips=False, shard_size=4000, source="
             save_tensors(path, tensors, source=source)
     tensors = [load_tensors(shard_path(folder, i))[0] for i in range(len(shards))]
     every = torch.cat([t[name] for t in tensors for name in ("latents", "latents_flip") if name in t])
-    statistics, tree = LatentStatistics.of(every), tokenizer.merging.tree()
-    save_tensors(folder / "patterns.safetensors", dict(labels=torch.from_numpy(tree.all_labels())), blocks=tree.blocks)
+    statistics, shortening = LatentStatistics.of(every), tokenizer.merging
+    save_tensors(folder / "patterns.safetensors", dict(labels=torch.from_numpy(shortening.all_labels())), blocks=shortening.blocks)
     save_tensors(folder / "statistics.safetensors", dict(mean=statistics.mean, std=statistics.std),
                  images=len(images), flips=flips, shards=len(shards), source=source)
     return LatentSet.load(folder)
@@ -95,10 +95,10 @@ class LatentSet:
     def __len__(self): return len(self.z)
 
     def pattern(self, K):
-        "The frozen `MergePattern` for K tokens."
+        "The frozen pattern for K tokens."
         N, rows = self.z.shape[1], len(self.pattern_labels)
         if not N - rows < K <= N: raise UserError(f"K = {K} is outside {N - rows + 1}..{N}; choose a K in that range.")
-        return MergePattern(self.pattern_labels[N - K])
+        return pattern_of(self.pattern_labels[N - K])
 
     def batch(self, indices, flip=None, device=None):
         "Normalised latents (B, N, C) and labels (B,); flip (B,) bool takes the mirrored latents where true."

@@ -164,8 +164,11 @@ def pretrained_vit(name, image_size, patch=None, weights_dir=None, pretrained=Tr
 def start_encoder(tokenizer, name="vit_base_patch14_dinov2.lvd142m", weights_dir=None):
     "Give the tokenizer's encoder the weights of a pretrained ViT, re-patched to the tokenizer's patches; misfits raise `UserError`."
     s = tokenizer.settings
-    vit = pretrained_vit(name, s.image_size, s.patch, weights_dir)
-    load_into(tokenizer.encoder.vit, vit.state_dict(), name)
+    held = pretrained_vit(name, s.image_size + 2 * s.padding, s.patch, weights_dir).state_dict()
+    if s.tied:                                                                              # no class token
+        held["pos_embed"] = held["pos_embed"][:, -s.tokens:]
+        held.pop("cls_token", None)
+    load_into(tokenizer.encoder.vit, held, name)
     return tokenizer
 
 # %% ../nbs/04b_losses.ipynb #a1e9bc1b
@@ -191,19 +194,25 @@ def perceptual_network(weights_dir=None, pretrained=True):
 class FeatureAlignment(nn.Module):
     """Minus the mean cosine between predicted and true patch features: images x and merged latents z (B, N, C) -> scalar.
 
-    network: a timm ViT for the tokenizer's image size and patch, frozen here. The auxiliary decoder learns.
+    network: a timm ViT for the tokenizer's padded image and its patch, frozen here. The auxiliary decoder learns.
     Source: the paper, tokenizer section (the auxiliary decoder is that of MAETok, Chen et al. 2025).
     """
     def __init__(self, network, s: TokenizerSettings, width=192, depth=3, heads=3):
         super().__init__()
-        self.network = Frozen(network)
-        self.decoder = Decoder(replace(s, image_size=s.image_size // s.patch, patch=1, image_channels=network.embed_dim, width=width,
-                                       decoder_depth=depth, heads=heads, mlp_ratio=4.0, layer_scale=1e-5))
+        self.network, self.padding = Frozen(network), s.padding
+        side = (s.image_size + 2 * s.padding) // s.patch
+        self.decoder = Decoder(replace(s, tied=False, padding=0, image_size=side, patch=1, image_channels=network.embed_dim,
+                                       width=width, decoder_depth=depth, heads=heads, mlp_ratio=4.0, layer_scale=1e-5))
+
+    @torch.no_grad()
+    def seen(self, x):
+        "The frozen network's features of each patch: images (B, channels, H, W) -> (B, patches, features)."
+        vit, padded = self.network.network, F.pad(x, (self.padding,) * 4, value=-1.0)
+        return vit.forward_features(network_input(padded))[:, vit.num_prefix_tokens:]
 
     def forward(self, x, z):
-        vit, predicted = self.network.network, self.decoder(z)                              # (B, features, rows, columns)
-        with torch.no_grad(): seen = vit.forward_features(network_input(x))[:, vit.num_prefix_tokens:]
-        return -F.cosine_similarity(rearrange(predicted, "b c h w -> b (h w) c").float(), seen.float(), dim=-1).mean()
+        predicted = rearrange(self.decoder(z), "b c h w -> b (h w) c")                      # (B, patches, features)
+        return -F.cosine_similarity(predicted.float(), self.seen(x).float(), dim=-1).mean()
 
 # %% ../nbs/04b_losses.ipynb #cf9eb069
 def adaptive_weight(pixels, adversarial, last_layer):
@@ -225,8 +234,9 @@ class TokenizerLosses(nn.Module):
         s, t = settings, tokenizer.settings
         self.last_layer = lambda: tokenizer.decoder.to_pixels.weight
         vit = lambda name, size, patch: pretrained_vit(name, size, patch, weights_dir, s.pretrained)
+        padded = t.image_size + 2 * t.padding
         self.perceptual = perceptual_network(weights_dir, s.pretrained) if s.perceptual else None
-        self.alignment = FeatureAlignment(vit(s.feature_model, t.image_size, t.patch), t, s.feature_width, s.feature_depth, s.feature_heads) if s.features else None
+        self.alignment = FeatureAlignment(vit(s.feature_model, padded, t.patch), t, s.feature_width, s.feature_depth, s.feature_heads) if s.features else None
         self.discriminator = (DinoDiscriminator(vit(s.discriminator_model, s.discriminator_size, None), s.discriminator_depths, s.discriminator_size)
                               if s.adversarial else None)
         self.lecam = LeCam(s.lecam_decay) if s.lecam else None

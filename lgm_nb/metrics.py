@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['ChannelStatistics', 'StatisticsShift', 'psnr', 'ssim', 'principal_components', 'FeatureSet', 'extract_features',
-           'sample_metrics', 'recognised', 'explained_variance', 'latent_statistics', 'statistics_shift', 'linear_cka',
-           'gflops']
+           'frechet_distance', 'frechet_distances', 'sample_metrics', 'recognised', 'explained_variance',
+           'latent_statistics', 'statistics_shift', 'linear_cka', 'cknna', 'length_alignment', 'pair_cosines',
+           'own_labels', 'gflops']
 
 # %% ../nbs/09_metrics.ipynb #7dd1de09
 from collections import namedtuple
@@ -18,6 +19,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from .errors import UserError
+from .merging import MergeTree
 from .features import create_extractor, extractor_for, predict, to_uint8
 
 # %% ../nbs/09_metrics.ipynb #b1fb9482
@@ -68,9 +70,12 @@ def _principal_directions(x, count):
 # %% ../nbs/09_metrics.ipynb #6d443ac8
 @dataclass
 class FeatureSet:
-    "Features (n, d) of a set of images, on the CPU, and the extractor that made them."
+    "Features (n, d) of a set of images, those of an early layer (n, d') that see detail, on the CPU, and their extractor."
     features: torch.Tensor
     extractor: nn.Module
+    detail: torch.Tensor | None = None
+
+    def first(self, count): return FeatureSet(self.features[:count], self.extractor, None if self.detail is None else self.detail[:count])
 
 
 @torch.no_grad()
@@ -86,31 +91,43 @@ def extract_features(images, extractor=None, weights_path=None, batch_size=64):
         name = extractor or extractor_for(channels, height if height == width else None)
         extractor = create_extractor(name, weights_path=weights_path, device=images.device)
     device = next(extractor.parameters()).device
-    batches = (batch.to(device).expand(-1, 3, -1, -1) for batch in images.split(batch_size))
-    return FeatureSet(torch.cat([extractor(batch)[0].cpu() for batch in batches]), extractor)
+    found = [extractor(batch.to(device).expand(-1, 3, -1, -1)) for batch in images.split(batch_size)]
+    layers = [torch.cat(parts).float().cpu() for parts in zip(*found)]
+    return FeatureSet(layers[0], extractor, layers[1] if len(layers) > 1 else None)
+
+
+def frechet_distance(a, b):
+    "Squared Frechet distance between the gaussians of two sets of features (n, d) and (m, d); by torch-fidelity."
+    return fid_statistics_to_metric(*map(fid_features_to_statistics, (a, b)), verbose=False)[KEY_METRIC_FID]
+
+
+def frechet_distances(made, real):
+    "Frechet distances of two `FeatureSet`s: {`frechet`: late features, `frechet_detail`: early ones, where both have them}."
+    detail = {} if made.detail is None or real.detail is None else dict(frechet_detail=frechet_distance(made.detail, real.detail))
+    return dict(frechet=frechet_distance(made.features, real.features)) | detail
 
 
 def sample_metrics(samples, reference, extractor=None, seed=0, weights_path=None):
     """Compare a set of samples with a set of real images through torch-fidelity.
 
-    samples: (n, channels, H, W), uint8 or in [-1, 1]. reference: the same, or the FeatureSet that
-    `extract_features` made of it. Returns plain numbers: `frechet` (squared distance), `kernel` and `kernel_std`
+    samples: (n, channels, H, W), uint8 or in [-1, 1], or a FeatureSet. reference: the same. Returns plain numbers:
+    `frechet` and `frechet_detail` (squared distances, of late and early features), `kernel` and `kernel_std`
     (over 20 random halves, at most 1,000 images each, drawn by `seed`), `precision`, `recall`, the extractor's
     name and the counts. Raises UserError for fewer than 10 images a side, or as `extract_features`.
     """
     real = reference if isinstance(reference, FeatureSet) else extract_features(reference, extractor, weights_path)
-    made = extract_features(samples, real.extractor)
+    made = samples if isinstance(samples, FeatureSet) else extract_features(samples, real.extractor)
     counts = len(made.features), len(real.features)
     if min(counts) < 10:
         raise UserError(f"{counts[0]} samples and {counts[1]} reference images are too few: give at least 10 of each.")
     subset = min(1000, min(counts) // 2)
-    frechet = fid_statistics_to_metric(*map(fid_features_to_statistics, (made.features, real.features)), verbose=False)
     kernel = kid_features_to_metric(made.features, real.features, kid_subsets=20, kid_subset_size=subset,
                                     rng_seed=seed, verbose=False)
     spread = prc_features_to_metric(made.features, real.features, save_cpu_ram=True, verbose=False)
-    return dict(frechet=frechet[KEY_METRIC_FID], kernel=kernel[KEY_METRIC_KID_MEAN], kernel_std=kernel[KEY_METRIC_KID_STD],
-                precision=spread[KEY_METRIC_PRECISION], recall=spread[KEY_METRIC_RECALL],
-                extractor=real.extractor.get_name(), samples=counts[0], reference=counts[1], kernel_subset=subset, seed=seed)
+    return frechet_distances(made, real) | dict(
+        kernel=kernel[KEY_METRIC_KID_MEAN], kernel_std=kernel[KEY_METRIC_KID_STD],
+        precision=spread[KEY_METRIC_PRECISION], recall=spread[KEY_METRIC_RECALL],
+        extractor=real.extractor.get_name(), samples=counts[0], reference=counts[1], kernel_subset=subset, seed=seed)
 
 # %% ../nbs/09_metrics.ipynb #0a66acdf
 def recognised(images, labels, network):
@@ -159,6 +176,52 @@ def linear_cka(a, b):
     if min(a.abs().max(), b.abs().max()) == 0:
         raise UserError("CKA needs rows that differ: one of the two representations is constant.")
     return ((a.T @ b).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm())).item()
+
+# %% ../nbs/09_metrics.ipynb #adb9b81b
+def cknna(a, b, neighbours=10):
+    """Do two representations (n, d1) and (n, d2) of the same images agree on neighbours? At most 1 (the same).
+
+    Rows are scaled to length 1. Raises `UserError` for rows that do not match, or too few. Source: Huh and others, 2024.
+    """
+    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b):
+        raise UserError(f"CKNNA compares two matrices with one row per image, not {tuple(a.shape)} and {tuple(b.shape)}.")
+    if len(a) < neighbours + 2:
+        raise UserError(f"CKNNA with {neighbours} neighbours needs at least {neighbours + 2} images, not {len(a)}.")
+    kernels = []
+    for x in (a, b):
+        x = torch.nn.functional.normalize(x.double(), dim=1)
+        x = x - x.mean(0)                                                                    # the same as centring the kernel
+        kernels.append(x @ x.T)
+    near = [torch.zeros_like(k).scatter_(1, k.clone().fill_diagonal_(-torch.inf).topk(neighbours).indices, 1) for k in kernels]
+    def agreement(i, j): return (kernels[i] * kernels[j] * near[i] * near[j]).sum()
+    return (agreement(0, 1) / (agreement(0, 0) * agreement(1, 1)).sqrt()).item()
+
+
+def length_alignment(z, pattern, neighbours=10):
+    """CKNNA between the latents z (n, N, C) at full length and what a pattern leaves of them: {`averaged`, `flattened`}.
+
+    `averaged`: mean over the tokens of each list, N against K. `flattened`: all numbers, the short list filled up to N.
+    """
+    short = pattern.merge(z)
+    return dict(averaged=cknna(z.mean(1), short.mean(1), neighbours),
+                flattened=cknna(z.flatten(1), pattern.unmerge(short).flatten(1), neighbours))
+
+
+def pair_cosines(z, labels=None):
+    """Mean cosine of pairs of tokens in z (n, N, C): of all pairs, or of pairs with the same label.
+
+    labels: (N,) for all images, or (n, N), one pattern an image. No such pair gives not-a-number.
+    """
+    z = torch.nn.functional.normalize(z.double(), dim=-1)
+    pairs = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool).triu(1).expand(len(z), -1, -1)
+    if labels is not None: pairs = pairs & (labels[..., :, None] == labels[..., None, :])
+    return (z @ z.mT)[pairs].mean().item()
+
+
+def own_labels(z, K, blocks):
+    "Labels (n, N) of merging image by image: each image of z (n, N, C) clusters its own tokens, inside the blocks."
+    z = torch.nn.functional.normalize(z.double(), dim=-1)
+    return torch.stack([MergeTree(similarity, blocks).cut(K).labels for similarity in z @ z.mT])
 
 # %% ../nbs/09_metrics.ipynb #afbdd44a
 def gflops(function, *args):

@@ -160,7 +160,7 @@ def choices_of(command, settings, lengths):
     weights = each("guidance", command.guidance or tuple(settings.guidance_for(K) for K in lengths), lengths)
     shifts, intervals = each("shift", command.shift or (e.shift,), lengths), each("interval", command.interval, lengths)
     if min(shifts.values()) <= 0: raise UserError(f"A shift of {min(shifts.values())} gives no time grid; write a number above 0.")
-    return {K: Choice(weights[K], shifts[K], tuple(intervals[K]), command.points or e.points, command.guidance_mode or e.guidance_mode) for K in lengths}
+    return {K: Choice(weights[K], shifts[K], tuple(intervals[K]), command.points or settings.points_for(K), command.guidance_mode or e.guidance_mode) for K in lengths}
 
 # %% ../nbs/12d_paper_numbers.ipynb #bdbb9527
 def open_reference(command, job, shape):
@@ -242,7 +242,7 @@ def search(command):
     best = {}
     for K in lengths:
         held = record["lengths"].setdefault(str(K), dict(tries=[]))
-        start = Choice(job.settings.guidance_for(K), e.shift, (0.1, 1.0), command.points or e.points, command.guidance_mode or e.guidance_mode)
+        start = Choice(job.settings.guidance_for(K), e.shift, (0.1, 1.0), command.points or job.settings.points_for(K), command.guidance_mode or e.guidance_mode)
         best[K] = coordinate_search(start, grid, lambda choice, early: try_out(command, job, record, K, choice, early, reference), command.margin)
         held["best"] = asdict(best[K])
         if place()[0] == 0:

@@ -64,7 +64,7 @@ def draw_images(job, K, choice, indices):
     noise = torch.stack([torch.randn(t.tokens, t.channels, generator=torch.Generator().manual_seed(s)) for s in seeds])
     z = sample(job.generator, indices % job.generator.num_classes, pattern, noise=noise, points=choice.points, shift=choice.shift,
                guidance=choice.guidance, guidance_mode=choice.mode, interval=choice.interval)
-    with torch.no_grad(): return to_uint8(job.tokenizer.decode(job.latents.statistics.restore(pattern.unmerge(z))).cpu())
+    with torch.no_grad(): return to_uint8(job.tokenizer.decode(pattern.unmerge(job.latents.statistics.restore(z))).cpu())
 
 # %% ../nbs/12c_paper_samples.ipynb #70286dc9
 def part_paths(job, K, choice, count):

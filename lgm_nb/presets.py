@@ -19,14 +19,14 @@ def small_presets():
     "fashion, fashion-long and cifar10: minutes to hours on a laptop."
     long = Settings(
         preset="fashion-long", out=Path("runs/fashion-long"), data=DataSettings("fashion"),
-        tokenizer=TokenizerSettings(decoder_depth=2, latent_noise=0.08),
-        tokenizer_training=TokenizerTraining(steps=6000, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64), length_weights=(4, 2, 3, 2, 3, 2, 2, 1, 2)),
-        generator_training=GeneratorTraining(steps=9000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995),
-        evaluation=EvaluationSettings(points=9, guidance=(3.0,)))
+        tokenizer=TokenizerSettings(encoder_depth=2, decoder_depth=3),
+        tokenizer_training=TokenizerTraining(steps=4500, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64), length_weights=(4, 2, 3, 2, 3, 2, 2, 1, 2)),
+        generator_training=GeneratorTraining(steps=5000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995),
+        evaluation=EvaluationSettings(points=(13,), guidance=(3.0,)))
     colour = Settings(
         preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True),
-        tokenizer=TokenizerSettings(image_size=32, image_channels=3, patch=8, channels=16, decoder_depth=2, latent_noise=0.1),
-        tokenizer_training=TokenizerTraining(steps=4000, optimiser="adamw", lr=5e-4), generator_training=GeneratorTraining(steps=4000, ema=0.9995),
+        tokenizer=TokenizerSettings(image_size=32, image_channels=3, padding=0, channels=16, encoder_depth=2, decoder_depth=3),
+        tokenizer_training=TokenizerTraining(steps=4000), generator_training=GeneratorTraining(steps=4000, ema=0.9995),
         generator=GeneratorSettings(width=192, depth=8, heads=6))
     return {"fashion": Settings(), "fashion-long": long, "cifar10": colour}
 
@@ -39,8 +39,8 @@ def imagenet64():
         tokenizer=TokenizerSettings(
             image_size=64, image_channels=3, patch=4, tokens=256, channels=8,           # 2,048 numbers for 12,288 values, 1 to 6 (the paper: 1 to 24)
             width=384, encoder_depth=8, decoder_depth=8, heads=6, mlp_ratio=4.0,        # ViT-S, at two thirds of its depth
-            layer_scale=1e-5, init_std=0.02, shortcut=0,                                # deep from scratch: DINOv2's LayerScale; no direct path
-            latents="gaussian", latent_noise=0.1, embedding_dim=384),                   # the best form of latents of chapter 04
+            layer_scale=1e-5, init_std=0.02, tied=False, padding=0,                     # deep from scratch: DINOv2's LayerScale; the paper's free tokens
+            latents="gaussian", latent_noise=0.1, embedding_dim=384),                   # latents as on the laptop
         tokenizer_training=TokenizerTraining(
             steps=100_000, batch_size=256, matrix_lr=1e-3, lr=3e-4, warmup=1000,        # 20 passes over ImageNet
             lengths=(32, 48, 64, 96, 128, 196, 256), length_weights=(2, 2, 2, 1, 1, 1, 1), final_rate=0.1, ema=0.9995),
@@ -49,7 +49,7 @@ def imagenet64():
             steps=200_000, batch_size=256, matrix_lr=1e-3, lr=3e-4, warmup=1000,        # 40 passes
             lengths=(128, 128, 128, 128, 64, 64, 32), ema=0.9999, final_rate=0.1),
         losses=LossSettings(perceptual=1.0, perceptual_ramp=5000),
-        evaluation=EvaluationSettings(lengths=(256, 128, 64, 32), points=25, shift=0.3, guidance=(3.0,), batch_size=64))
+        evaluation=EvaluationSettings(lengths=(256, 128, 64, 32), points=(25,), shift=0.3, guidance=(3.0,), batch_size=64))
 
 # %% ../nbs/10b_presets.ipynb #e650a8b7
 def imagenet256():
@@ -61,7 +61,7 @@ def imagenet256():
             image_size=256, image_channels=3, patch=16,                                 # 256 patches: DINOv2's filters resampled from 14 pixels
             tokens=256, channels=32, blocks=4,                                          # four codebooks, so four blocks to merge inside
             width=768, encoder_depth=12, decoder_depth=12, heads=12, mlp_ratio=4.0,     # ViT-B on both sides
-            layer_scale=1e-5, init_std=0.02, shortcut=0,                                # as DINOv2; no direct path at this size
+            layer_scale=1e-5, init_std=0.02, tied=False, padding=0,                     # as DINOv2; free latent tokens
             latents="softvq", codewords=8192,                                           # 8192 is SoftVQ-VAE's; the paper's text names no number
             embedding_dim=768, temperature=0.1, exploration=0.1, margin=0.25),
         tokenizer_training=TokenizerTraining(
@@ -76,7 +76,7 @@ def imagenet256():
             lengths=(128, 128, 128, 128, 64, 64, 32)),                                  # 256 is never trained, and works
         losses=paper_losses(),
         evaluation=EvaluationSettings(
-            lengths=(256, 128, 64, 32), points=25, shift=0.3, guidance_mode="per_position",
+            lengths=(256, 128, 64, 32), points=(25,), shift=0.3, guidance_mode="per_position",
             guidance=(6.5, 8.0, 10.5), guidance_lengths=(128, 64, 32), batch_size=64,
             images=50_000, samples=50_000,                                              # process 0 draws these alone: lgm_nb.paper_numbers shares them
             guidance_samples=10_000, guidance_grid=(5.0, 6.5, 8.0, 9.5, 10.5, 12.0)))

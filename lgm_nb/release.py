@@ -156,7 +156,7 @@ def weights_for(lengths, given, mode, tokens):
 def draw_images(generator, tokenizer, statistics, y, pattern, noise, **how):
     "Images (B, channels, H, W) on the CPU: sample from full-space noise (B, N, C), unmerge, undo the normalisation, decode."
     z = sample(generator, y, pattern, noise=noise, **how)
-    return tokenizer.decode(statistics.restore(pattern.unmerge(z))).cpu()
+    return tokenizer.decode(pattern.unmerge(statistics.restore(z))).cpu()
 
 
 def rows_at(model, K, *rest, **how):
@@ -284,12 +284,12 @@ def lora_run(run: Path, lengths: tuple[int, ...] = (32,), latents: Path | None =
         shards = ShardSet(latents)
         shards.statistics, shards.pattern_labels, held = held.statistics, held.pattern_labels, shards
     e, work, rows, y = settings.evaluation, Run(replace(settings, out=run, device=device)), {}, torch.arange(min(8, model.num_classes))
-    how = dict(points=e.points, shift=e.shift, guidance_mode=e.guidance_mode, noise_scale=lora.noise_scale)
+    how = dict(shift=e.shift, guidance_mode=e.guidance_mode, noise_scale=lora.noise_scale)
     for K in lengths:
         check_started(run, K, lora, held, model)
         model, seconds = train_lora(work, model, held, K, lora)
         print(f"K = {K}: {run / f'lora{K}.safetensors'}, {seconds:.0f} s of training.")
-        rows |= rows_at(model, K, tokenizer, held.statistics, y, held.pattern(K), sampling_noise(len(y), settings), guidance=settings.guidance_for(K), **how)
+        rows |= rows_at(model, K, tokenizer, held.statistics, y, held.pattern(K), sampling_noise(len(y), settings), guidance=settings.guidance_for(K), points=settings.points_for(K), **how)
     save_grid(run / "lora.png", list(rows.values()), list(rows), [str(c) for c in y.tolist()])
     print(f"Written: {run / 'lora.png'}.")
 

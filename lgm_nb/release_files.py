@@ -21,13 +21,16 @@ from .tokenizer import Tokenizer, TokenizerSettings
 def as_authors(model):
     """The state dict of a `DiT` or `Tokenizer` under the names of the paper's authors.
 
-    Raises `UserError` for a tokenizer that has what theirs lacks (a shortcut), or lacks what theirs has (codebooks).
+    Raises `UserError` for a tokenizer that has what theirs lacks (a margin), or lacks what theirs has (free latent
+    tokens, codebooks, merging embeddings).
     """
     own, s = model.state_dict(), model.settings
     names = (generator_names(len(model.blocks)) if isinstance(model, DiT) else
              tokenizer_names(s.encoder_depth, s.decoder_depth, s.layer_scale is not None))
-    if wrong := sorted(set(own) ^ set(names.values())):
-        raise UserError(f"The authors' layout has no such model ({', '.join(wrong[:3])}); use shortcut=0 and latents=\"softvq\".")
+    margin = [] if isinstance(model, DiT) or not s.padding else [f"a margin of {s.padding} pixels"]
+    if wrong := margin + sorted(set(own) ^ set(names.values())):
+        raise UserError(f"The authors' layout has no such model ({', '.join(wrong[:3])}); "
+                        'use tied=False, padding=0, latents="softvq" and shorten="merge".')
     return {theirs: own[ours] for theirs, ours in names.items()}
 
 
@@ -47,7 +50,7 @@ def with_lora(state, rank=4):
 def random_networks():
     "A `Tokenizer` of the authors' kind and a `DiT`, tiny, from torch's current random state."
     tokenizer = Tokenizer(TokenizerSettings(image_size=32, image_channels=3, patch=8, tokens=64, channels=8, width=64, heads=1,
-                                            layer_scale=1e-5, shortcut=0, latents="softvq", codewords=16, embedding_dim=16))
+                                            layer_scale=1e-5, tied=False, padding=0, latents="softvq", codewords=16, embedding_dim=16))
     generator = DiT(64, 8, 10, GeneratorSettings(width=64, depth=2, heads=2))
     for n, p in generator.named_parameters():
         if n.startswith("out.") or "modulation" in n: torch.nn.init.normal_(p, std=0.1)          # not zero, as after training
@@ -61,7 +64,7 @@ ONLY_TRAINING = ("quantize.codebook_used", "decoder.model.patch_embed.proj.weigh
 def synthetic_release(folder, seed=0, networks=None, lengths=(4, 8, 16, 32, 48, 64)):
     """Every kind of file of the release, written into `folder`, tiny and random: {kind: path}.
 
-    networks: a `Tokenizer` (softvq, no shortcut) and a `DiT` in place of random ones; lengths: K of the pattern file.
+    networks: a `Tokenizer` (of the authors' kind) and a `DiT` in place of random ones; lengths: K of the pattern file.
     """
     torch.manual_seed(seed)
     (latents := Path(folder) / "latents").mkdir(parents=True, exist_ok=True)

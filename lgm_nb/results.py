@@ -19,10 +19,11 @@ from .files import load_json, written_beside
 # %% ../nbs/15_results.ipynb #9892aeea
 RECORDS = ("metrics.json", "timing.json", "environment.json", "settings.json")
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
-COLUMNS = (("K", "K", "{K}"), ("tokens", "share", "{share:.0%}"), ("PSNR (dB)", "psnr", "{psnr:.2f}"), ("SSIM", "ssim", "{ssim:.3f}"),
-           ("principal components (dB)", "line", "{line:.2f}"), ("Frechet distance", "frechet", "{frechet:.2f}"),
-           ("recognised", "recognised", "{recognised:.0%}"), ("same class as K = N", "same_class", "{same_class:.0%}"),
-           ("feature cosine to K = N (other noise)", "cosine", "{cosine:.2f} ({cosine_other_noise:.2f})"), ("guidance", "guidance", "{guidance:g}"),
+COLUMNS = (("K", "K", "{K}"), ("PSNR (dB)", "psnr", "{psnr:.2f}"), ("principal components (dB)", "line", "{line:.2f}"),
+           ("FD", "frechet", "{frechet:.2f}"), ("rFD", "rfd", "{rfd:.2f}"), ("FD, detail", "frechet_detail", "{frechet_detail:.3f}"),
+           ("rFD, detail", "rfd_detail", "{rfd_detail:.3f}"), ("recognised", "recognised", "{recognised:.1%}"), ("recall", "recall", "{recall:.2f}"),
+           ("same class as K = N (other noise)", "same_class", "{same_class:.0%} ({same_class_other_noise:.0%})"),
+           ("guidance", "guidance", "{guidance:g}"), ("steps", "points", "{steps}"),
            ("GFLOPs/image", "gflops_per_image", "{gflops_per_image:.2f}"), ("images/s", "images_per_second", "{images_per_second:.1f}"))
 
 
@@ -35,16 +36,17 @@ def load_result(run="fashion"):
 def markdown_table(result):
     "The results at each token count as a Markdown table, with what they were measured on."
     m, t, e = result["metrics"], result["timing"], result["environment"]
-    N = max(map(int, m["lengths"]))
     channels = result["settings"]["tokenizer"]["channels"]
-    rows = {K: v | t["lengths"][K] | dict(K=K, share=int(K) / N, line=m["principal_components"].get(str(int(K) * channels))) for K, v in m["lengths"].items()}
+    rows = {K: v | t["lengths"][K] | dict(K=K, steps=v["points"] - 1, line=m["principal_components"].get(str(int(K) * channels))) for K, v in m["lengths"].items()}
     columns = [column for column in COLUMNS if all(row.get(column[1]) is not None for row in rows.values())]
     cells = [[form.format(**row) for _, _, form in columns] for row in rows.values()]
     lines = ["| " + " | ".join(name for name, _, _ in columns) + " |", "|" + "---:|" * len(columns), *("| " + " | ".join(row) + " |" for row in cells)]
     seconds, accuracy = t["seconds"], load_json(data_folder() / "feature_network.json")["test_accuracy"]
     known = f" ({accuracy:.1%} of the official test images named correctly)" if m["extractor"] == FASHION_EXTRACTOR else ""
-    lines += ["", f"Seed {m['seed']}; {m['data']}; {m['reconstructed']} held-out images reconstructed, {m['samples']} samples at each K from one set of noises, "
-              f"{m['points'] - 1} Euler steps, {m['guidance_mode']} guidance, averaged weights (decay {m['ema']}), features of `{m['extractor']}`{known}. "
+    floor = m["floor"]
+    lines += ["", f"Seed {m['seed']}; {m['data']}. FD: Frechet distance of {m['samples']:,} samples to {floor['reference']:,} held-out images, in features of `{m['extractor']}`{known}; "
+              f"*detail*: in those of its first layers; as many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.3f}. rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
+              f"{m['guidance_mode'].capitalize()} guidance, averaged weights (decay {m['ema']}). "
               f"Machine: {e['processor']}, {e['cores']} cores, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Tokenizer {seconds['tokenizer'] / 60:.1f} min, "
               f"generator {seconds['generator'] / 60:.1f} min, everything {seconds['this_call'] / 60:.1f} min; peak memory {t['peak_memory_gb']:.1f} GB."]
     return "\n".join(lines)

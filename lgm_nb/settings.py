@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-
 from .errors import UserError
 from .generator import GeneratorSettings
 from .losses import LossSettings, check_losses
@@ -51,7 +50,7 @@ class Optimisation:
 @dataclass
 class TokenizerTraining(Optimisation):
     "How the tokenizer learns."
-    steps: int = 1400
+    steps: int = 900
     "Training steps."
     batch_size: int = 64
     "Images in a step."
@@ -65,7 +64,7 @@ class TokenizerTraining(Optimisation):
     "Largest norm of the gradient."
     lengths: tuple[int, ...] = (4, 8, 16, 32, 64)
     "Token counts to train on, one drawn for each step."
-    length_weights: tuple[float, ...] = (4, 2, 2, 1, 1)
+    length_weights: tuple[float, ...] = (3, 2, 2, 1, 2)
     "How often each length is drawn, in proportion."
     align_weight: float = 0.25
     "Weight of the alignment loss."
@@ -90,7 +89,7 @@ class GeneratorTraining(Optimisation):
     "Steps over which the rates rise; they fall as a cosine afterwards."
     clip: float = 1.0
     "Largest norm of the gradient."
-    lengths: tuple[int, ...] = (64, 32, 16, 8, 32, 16, 8)
+    lengths: tuple[int, ...] = (64, 16, 32, 8, 64, 16, 4)
     "Token counts, taken in turn."
     label_drop: float = 0.1
     "Share of labels replaced by \"no class\", for guidance."
@@ -105,19 +104,21 @@ class EvaluationSettings:
     "Token counts to report."
     images: int = 1000
     "Held-out images to reconstruct."
-    samples: int = 500
+    samples: int = 2000
     "Images to draw at each length, classes in turn."
-    points: int = 21
-    "Grid points of sampling (one more than steps)."
+    points: tuple[int, ...] = (9,)
+    "Grid points of sampling (one more than steps) at each of guidance_lengths, or one for all."
     shift: float = 0.5
     "Shift of the time grid; below 1 spends more steps near noise."
-    guidance: tuple[float, ...] = (6.0, 4.0, 4.0, 4.0, 4.0)
+    guidance: tuple[float, ...] = (3.0,)
     "Guidance weight at each of guidance_lengths, or one for all."
     guidance_lengths: tuple[int, ...] = (64, 32, 16, 8, 4)
-    "Token counts that the guidance weights belong to; any other takes the weight of the nearest."
+    "Token counts that guidance weights and grid points belong to; any other takes those of the nearest."
     guidance_grid: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0)
     "Weights that `--stage guidance` tries at each length."
-    guidance_samples: int = 250
+    points_grid: tuple[int, ...] = (9, 13, 21)
+    "Grid points that `--stage guidance` tries at each length."
+    guidance_samples: int = 1000
     "Images drawn for each try."
     guidance_mode: Literal["per_position", "standard"] = "standard"
     "Form of guidance."
@@ -172,9 +173,17 @@ class Settings:
 
     def guidance_for(self, K):
         "Guidance weight at K tokens: that of the nearest length in guidance_lengths."
-        e = self.evaluation
-        if len(e.guidance) == 1: return e.guidance[0]
-        return dict(zip(e.guidance_lengths, e.guidance))[min(e.guidance_lengths, key=lambda length: abs(length - K))]
+        return self.at_length(self.evaluation.guidance, K)
+
+    def points_for(self, K):
+        "Grid points of sampling at K tokens: those of the nearest length in guidance_lengths."
+        return self.at_length(self.evaluation.points, K)
+
+    def at_length(self, values, K):
+        "Of values for each of guidance_lengths, or one for all, the one at the length nearest to K."
+        if len(values) == 1: return values[0]
+        lengths = self.evaluation.guidance_lengths
+        return dict(zip(lengths, values))[min(lengths, key=lambda length: abs(length - K))]
 
 # %% ../nbs/10_settings.ipynb #7e36ca9d
 def check_lengths(s):
@@ -189,14 +198,16 @@ def check_lengths(s):
     if min(t.length_weights, default=0) < 0 or sum(t.length_weights) <= 0: raise UserError("--tokenizer-training.length-weights must be 0 or more, and not all 0.")
     if len(t.length_weights) != len(t.lengths):
         raise UserError(f"There are {len(t.lengths)} tokenizer lengths and {len(t.length_weights)} weights; give --tokenizer-training.length-weights one weight for each length.")
-    if len(e.guidance) not in (1, len(e.guidance_lengths)):
-        raise UserError(f"There are {len(e.guidance)} guidance weights for {len(e.guidance_lengths)} lengths; give --evaluation.guidance one for each of --evaluation.guidance-lengths, or one for all.")
+    for name, values in (("guidance", e.guidance), ("points", e.points)):
+        if len(values) not in (1, len(e.guidance_lengths)):
+            raise UserError(f"There are {len(values)} values of --evaluation.{name} for {len(e.guidance_lengths)} lengths; "
+                            "give one for each of --evaluation.guidance-lengths, or one for all.")
 
 
 def check_batches(s):
     "Raise `UserError` for steps, batches, averages or sample counts that cannot be."
     e = s.evaluation
-    if min(e.samples, e.images, e.batch_size, e.guidance_samples) < 1 or e.points < 2:
+    if min(e.samples, e.images, e.batch_size, e.guidance_samples) < 1 or min((*e.points, *e.points_grid), default=0) < 2:
         raise UserError("Evaluation needs at least 1 image, 1 sample, a batch of 1 and 2 grid points; raise the --evaluation settings.")
     for part in (s.tokenizer_training, s.generator_training):
         if part.steps < 1 or part.batch_size < 1 or s.accumulate < 1: raise UserError("Steps, batch sizes and --accumulate must be at least 1.")

@@ -205,8 +205,8 @@ def extract_shards(tokenizer, images, folder, *, rank=0, processes=1, flips=Fals
 
 def complete(tokenizer, folder):
     "Write patterns and statistics of a folder in which all shards are in place."
-    tree = tokenizer.merging.tree()
-    save_tensors(Path(folder) / "patterns.safetensors", dict(labels=torch.from_numpy(tree.all_labels())), blocks=tree.blocks)
+    shortening = tokenizer.merging
+    save_tensors(Path(folder) / "patterns.safetensors", dict(labels=torch.from_numpy(shortening.all_labels())), blocks=shortening.blocks)
     write_statistics(folder)
 
 # %% ../nbs/07b_shards.ipynb #af1f13b9

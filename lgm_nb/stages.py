@@ -120,7 +120,7 @@ def tokenizer_step(tokenizer, settings, device):
 # %% ../nbs/11c_stages.ipynb #19aeaff4
 def inner(name):
     "Whether a matrix is inside a network (Muon) and not an embedding, first or last layer (AdamW)."
-    return "blocks" in name or "shortcut" in name
+    return "blocks" in name
 
 
 def decays(name):
@@ -212,7 +212,7 @@ def check_latents(folder, settings):
 
 
 def generator_terms(model, reader, patterns, settings):
-    "The function (step, rows, network) -> {name: scalar loss} that `fit` needs; patterns: {K: `MergePattern`}."
+    "The function (step, rows, network) -> {name: scalar loss} that `fit` needs; patterns: {K: pattern}."
     training = settings.generator_training
     def terms(step, rows, network):
         z, y = reader(step, rows)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import TimeoutError
 
-EXPLORERS = ("groups", "reconstructions", "alignment", "samples")
+EXPLORERS = ("groups", "reconstructions", "alignment", "samples", "quality")
 
 
 def opened_page(browser, kind, address):
@@ -108,6 +108,23 @@ def test_slider_from_end_to_end(page, pictures, name):
     assert explorer.locator(".lgm-message").count() == 0
 
 
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_every_token_count(page, name):
+    "One press of a key for each count from 4 to 64: the picture follows, nothing is said to be wrong."
+    if page.kind != "lab": pytest.skip("Notebook 7 keeps the arrow keys for itself")
+    explorer = bring(page, name)
+    go(page, explorer, "first")
+    settled(page, name, 4)
+    seen = {contents(page, name)}
+    for K in range(5, 65):
+        page.keyboard.press("ArrowRight")
+        settled(page, name, K)
+        assert explorer.locator(f'.lgm-cost[data-k="{K}"]').count() == 1
+        assert explorer.locator(".lgm-message").count() == 0
+        seen.add(contents(page, name))
+    assert len(seen) == 61                                                                    # no two alike
+
+
 def test_play_button(page):
     explorer = bring(page, "reconstructions")
     go(page, explorer, "first"); settled(page, "reconstructions", 4)
@@ -130,6 +147,27 @@ def test_groups_follow_image_and_token(page):
     before = contents(page, "groups")
     explorer.locator("select").select_option("Bag")
     page.wait_for_function("old => document.querySelector('.lgm-groups .lgm-picture').innerHTML !== old", arg=before)
+
+
+def test_group_lights_up_under_the_mouse(page):
+    explorer = bring(page, "groups")
+    go(page, explorer, "first")
+    settled(page, "groups", 4)
+    region = explorer.locator(".lgm-region").nth(3)
+    def lit(): return region.locator(".lgm-edge").evaluate("e => getComputedStyle(e).strokeOpacity")
+    page.mouse.move(5, 5)
+    assert lit() == "0"
+    region.hover()
+    assert lit() == "1" and region.locator("title").text_content().startswith("group 4: ")
+
+
+def test_quality_has_two_kinds_of_features(page):
+    explorer = bring(page, "quality")
+    before = contents(page, "quality")
+    explorer.locator("button", has_text="detail features").click()
+    changed = "old => document.querySelector('.lgm-quality .lgm-picture').innerHTML !== old"
+    page.wait_for_function(changed, arg=before)
+    assert "detail features" in contents(page, "quality")
 
 
 def picture(width, height, form="jpeg"):
@@ -159,6 +197,18 @@ def test_seed(page):
     seed.fill("7"); seed.press("Enter")
     page.wait_for_function("old => { const p = document.querySelector('.lgm-samples .lgm-picture'); return p && p.innerHTML !== old }", arg=before, timeout=20000)
     assert explorer.locator(".lgm-message").count() == 0
+
+
+def test_truncation_draws_from_the_same_noise(page, pictures):
+    explorer = bring(page, "samples")
+    assert "truncation" not in contents(page, "samples")
+    box = explorer.locator("label", has_text="truncation, same noise").locator("input")
+    box.check()
+    there = "Boolean(document.querySelector('.lgm-samples .lgm-picture img[alt*=truncation]'))"
+    page.wait_for_function(there, timeout=30000)
+    explorer.screenshot(path=pictures / f"{page.kind}_twin.png")
+    box.uncheck()
+    page.wait_for_function(f"!{there}", timeout=30000)
 
 
 def test_no_errors_anywhere(page, pictures):

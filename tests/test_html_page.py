@@ -1,4 +1,4 @@
-"The page without Python, opened from disk with the network off: every slider position by keyboard, nothing stale, nothing missing."
+"The page without Python, opened from disk with the network off: every count by keyboard, nothing stale or missing."
 import subprocess
 import sys
 
@@ -41,20 +41,69 @@ def pixels(page):
     return page.evaluate("[...document.querySelectorAll('canvas')].map(c => c.toDataURL()).join()")
 
 
+def fills(page):
+    "Colour of each patch."
+    return page.eval_on_selector_all("#regions rect", "all => all.map(e => e.style.fill)")
+
+
 def test_every_position_by_keyboard(page, pictures):
     slider = page.locator("input[type=range]").first
     slider.focus(); slider.press("Home")
     assert shown(page) == {4}
-    seen = [pixels(page)]
+    seen, drawn = [pixels(page)], [int(page.locator("#samples").get_attribute("data-drawn"))]
     for K in range(5, 65):
         slider.press("ArrowRight")
         assert shown(page) == {K}
+        assert len(set(fills(page))) > 1
         seen.append(pixels(page))
+        drawn.append(int(page.locator("#samples").get_attribute("data-drawn")))
+        told = f"Drawn with {drawn[-1]} tokens" + ("." if drawn[-1] == K else ", the nearest")
+        assert page.locator("#drawn").inner_text().startswith(told)
     assert len(set(seen)) == 61
+    assert drawn[:13] == list(range(4, 17)) and drawn[-1] == 64 and drawn == sorted(drawn)
     page.screenshot(path=pictures / "html_64.png", full_page=True)
     for step in range(48): slider.press("ArrowLeft")                     # there and back: the same pictures
     assert shown(page) == {16} and pixels(page) == seen[12]
     page.screenshot(path=pictures / "html_16.png", full_page=True)
+
+
+def test_a_patch_names_its_group(page, pictures):
+    page.locator("#count").fill("16")
+    cells, said = page.locator("#regions rect"), page.locator("#said")
+    for token in (0, 27, 63):
+        cells.nth(token).hover()
+        mine = page.evaluate("D.labels[D.lengths.indexOf(16)]")
+        size = mine.count(mine[token])
+        assert said.inner_text().startswith(f"Group {mine[token] + 1} of 16")
+        assert str(size) in said.inner_text() or size == 1
+        assert page.locator("#regions rect.mine").count() == page.locator(".leaf.mine").count() == size
+    page.screenshot(path=pictures / "html_hover.png", full_page=True)
+    cells.nth(0).focus()                                                 # token 0 lies in the upper left corner
+    for key, (row, column) in (("ArrowRight", (1, 2)), ("ArrowDown", (2, 2)), ("ArrowLeft", (2, 1)), ("ArrowUp", (1, 1))):
+        page.keyboard.press(key)
+        name = page.evaluate("document.activeElement.getAttribute('aria-label')")
+        assert name.startswith(f"patch in row {row}, column {column}: ")
+
+
+def test_colours_follow_the_groups(page):
+    "A group has one colour, and where groups touch, lines are drawn."
+    for K in (4, 16, 64):
+        page.locator("#count").fill(str(K))
+        labels, colours = page.evaluate(f"D.labels[D.lengths.indexOf({K})]"), fills(page)
+        assert len({(g, c) for g, c in zip(labels, colours)}) == K == len(set(labels))
+        assert len(page.locator("#regions .borders").get_attribute("d")) > 8 * K
+
+
+def test_charts_show_the_count(page):
+    page.locator("#count").fill("8")
+    for chart in page.locator("#likeness svg.plot, #aligned svg.plot").all():
+        words = chart.get_attribute("aria-label")
+        assert "At 8 tokens" in words and "merging" in words and "truncation" in words
+    assert page.locator("#aligned .hollow").count() == 2 * (2 * 3 + 2)   # paper's values, and signs in the legends
+    visible = page.locator("#costs .chart:visible h3")
+    assert visible.all_inner_texts() == ["Class features"]
+    page.locator("#features button").nth(1).click()
+    assert visible.all_inner_texts() == ["Detail features"]
 
 
 def test_no_network_and_no_complaints(page, file):

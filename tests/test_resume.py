@@ -20,7 +20,7 @@ from lgm_nb.states import States, digest_of
 
 FORKS = multiprocessing.get_context("forkserver")                        # children start with everything imported
 FORKS.set_forkserver_preload(["lgm_nb.train", "torch.distributed.run", "accelerate", "pytest", "psutil"])
-TINY = """--device cpu --data.limit 100 --tokenizer.width 32 --tokenizer.heads 2 --tokenizer.tokens 16 --tokenizer.shortcut 32
+TINY = """--device cpu --data.limit 100 --tokenizer.width 32 --tokenizer.heads 2 --tokenizer.patch 8 --tokenizer.tokens 16
  --tokenizer.embedding-dim 8 --tokenizer-training.steps 24 --tokenizer-training.batch-size 8 --tokenizer-training.lengths 4 8 16
  --tokenizer-training.length-weights 2 1 1 --generator.width 32 --generator.depth 2 --generator.heads 2 --generator-training.steps 48
  --generator-training.batch-size 16 --generator-training.lengths 16 8 4 --evaluation.lengths 16 8""".split()
