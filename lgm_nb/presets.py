@@ -21,7 +21,7 @@ def small_presets():
         preset="fashion-long", out=Path("runs/fashion-long"), data=DataSettings("fashion"),
         tokenizer=TokenizerSettings(encoder_depth=2, decoder_depth=3),
         tokenizer_training=TokenizerTraining(steps=4500, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64), length_weights=(4, 2, 3, 2, 3, 2, 2, 1, 2)),
-        generator_training=GeneratorTraining(steps=5000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995),
+        generator_training=GeneratorTraining(steps=1000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995),
         evaluation=EvaluationSettings(points=(13,), guidance=(3.0,)))
     colour = Settings(
         preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True),

@@ -173,7 +173,7 @@ def quality_figure(found):
 def card(folder):
     "The text of README.md in a weights folder: what the weights are, how they were made, what they reach."
     m, e, parts = load_json(folder / "metrics.json"), load_json(folder / "environment.json"), [folder, folder / "truncation"]
-    floor, cut = m["floor"], load_json(folder / "truncation" / "metrics.json")
+    floor, cut, searched = m["floor"], load_json(folder / "truncation" / "metrics.json"), "tries" in load_json(folder / "guidance.json")
     facts = {f"{name} ({kind})": load_tensors(part / f"{name}.safetensors")[1] for part, kind in zip(parts, ("merging", "truncation")) for name in ("tokenizer", "generator")}
     return "\n\n".join([
         "# Trained weights for Fashion-MNIST",
@@ -182,7 +182,7 @@ def card(folder):
         "## Merging", card_table(m), "## Truncation", card_table(cut),
         f"FD: Frechet distance of {m['samples']:,} samples to {floor['reference']:,} held-out images, in features of `{m['extractor']}`; *detail*: in those of its first layers. "
         f"As many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.3f}. rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
-        f"{m['guidance_mode'].capitalize()} guidance; guidance and steps were searched for each K and each method alike (`guidance.json`). Averaged weights (decay {m['ema']}), seed {m['seed']}.",
+        f"{m['guidance_mode'].capitalize()} guidance; {'guidance and steps were searched for each K and each method alike (`guidance.json`)' if searched else 'guidance and steps were not searched'}. Averaged weights (decay {m['ema']}), seed {m['seed']}.",
         f"Training data: {trained_on(folder)}. Steps and time: " + ", ".join(f"{n} {f['steps']:,} in {f['seconds'] / 60:.0f} min" for n, f in facts.items())
         + f". Machine: {e['processor']}, {e['cores']} cores of which {e['threads']} used, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Weights are stored with 16 bits and measured so.",
         "For teaching and comparison: grey clothes of 28 x 28 pixels, nothing else. Licence: Apache 2.0, as the code; the training images are Zalando's, MIT."]) + "\n"

@@ -126,7 +126,7 @@ class GroupsExplorer(Explorer):
     def controls(self):
         self.groups = Groups.of(self.trained.tokenizer)
         N, labels = self.groups.N, classes_of(self.images)
-        self.token = w.IntSlider(value=N // 3, min=0, max=N - 1, description="token",
+        self.token = w.IntSlider(value=7 * N // 16, min=0, max=N - 1, description="token",
                                  layout=wide(300))
         self.chosen = w.Dropdown(options=labels, value=min(9, len(labels) - 1), description="image",
                                  layout=wide(240))
