@@ -487,8 +487,8 @@ function picture(words, kind) {                            // a picture with the
 }
 
 $("howgroups").textContent = (D.tied ?
-  `The picture is cut into ${D.N} patches; each has one token. Patches of one colour share a token: ` +
-  `the average of theirs. A group keeps its colour while the count moves. ` :
+  `The picture is cut into ${D.N} patches; each has one token. The patches of a group share a token: ` +
+  `the average of theirs. Groups side by side differ in colour, groups far apart may have the same. ` :
   `Each cell is one of the ${D.N} tokens; cells with one number are averaged into one. `) +
   `Tokens merge only inside their ${D.tied ? "part of the picture" : "row"}. ` +
   `Hover over a ${part}, tap it, or use the arrow keys: its group is outlined and named.`;
