@@ -93,8 +93,8 @@ def test_latents_on_disk_with_flips(finished):
 
 def test_results_are_written(finished):
     out, text = finished
-    settings, metrics = load_json(out / "settings.json"), load_json(out / "metrics.json")
-    assert settings["precision"] == "float32" and settings["tokenizer"]["tokens"] == 256 and settings["tokenizer"]["image_size"] == 256
+    settings, metrics = from_plain(load_json(out / "settings.json")), load_json(out / "metrics.json")
+    assert settings.precision == "float32" and settings.tokenizer.tokens == settings.tokenizer.image_size == 256
     assert list(metrics["lengths"]) == ["256", "128", "64", "32"] and all(math.isfinite(row["psnr"]) for row in metrics["lengths"].values())
     for name in ("samples", "reconstructions", "curves"):
         with Image.open(out / f"{name}.png") as picture: assert min(picture.size) > 100
