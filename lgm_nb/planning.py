@@ -129,13 +129,14 @@ def count_images(settings):
 def print_plan(settings, device=torch.device("cpu")):
     "Print the plan of both stages as a table, with the hours on this machine; a folder without images raises `UserError`."
     images, classes, remark = count_images(settings)
-    processes, rate = place()[1], matmul_rate(device, settings.precision)
+    precision = settings.precision if device.type == "cuda" else "float32"                  # many processors only imitate bf16
+    processes, rate = place()[1], matmul_rate(device, precision)
     print(f"{settings.preset}: {images:,} training images, {classes} classes, {processes} process{'es' if processes > 1 else ''} on {device.type}, {settings.precision}")
     if remark: print(f"  {remark}")
     for stage, facts in plan(settings, images, classes, processes).items():
         hours = facts["steps"] * facts["GFLOPs per training step"] / 1000 / (rate * ASSUMED_USE * processes) / 3600
         operations = facts["steps"] * facts["GFLOPs per training step"] * 1e9
         facts["operations in all"] = f"{operations:.2e}, or {operations / 3.6e17:,.{1 if operations < 3.6e18 else 0}f} GPU hours at 100 TFLOP/s reached"
-        facts["hours here, roughly"] = f"{hours:,.{2 if hours < 10 else 0}f} ({ASSUMED_USE:.0%} of the measured {rate:.2f} TFLOP/s, in each process)"
+        facts["hours here, roughly"] = f"{hours:,.{2 if hours < 10 else 0}f} ({ASSUMED_USE:.0%} of the measured {rate:.3g} TFLOP/s in {precision}, in each process)"
         print(stage)
         for name, value in facts.items(): print(f"  {name:40s}{value}")

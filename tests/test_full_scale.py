@@ -1,7 +1,7 @@
 """The paper's preset on 40 pictures: every stage and every loss, with small networks of random weights.
 
 Two runs: pictures of 256 pixels in float32, and pictures of 32 pixels, cut into as many patches, in the preset's bf16.
-Processors without bf16 imitate it many times slower, and LPIPS' network at 256 pixels would then take the hour.
+Processors without bf16 imitate it many times slower, and LPIPS' network at 256 pixels would then take far too long.
 """
 import json
 import math
