@@ -2,13 +2,14 @@
 
 # %% auto #0
 __all__ = ['FEW', 'COLUMNS', 'one_of_each', 'reconstruction_grid', 'draw', 'sampling_noise', 'sample_grid',
-           'measure_reconstructions', 'draw_many', 'pixels', 'real_features', 'agreement', 'measure_samples',
-           'measure_latents', 'component_line', 'peak_memory_gb', 'floor', 'evaluate', 'search_guidance', 'smooth',
-           'draw_losses', 'curves', 'save_pictures', 'print_table']
+           'measure_reconstructions', 'compiled', 'draw_many', 'pixels', 'real_features', 'agreement',
+           'measure_samples', 'measure_latents', 'component_line', 'peak_memory_gb', 'floor', 'evaluate',
+           'search_guidance', 'smooth', 'draw_losses', 'curves', 'save_pictures', 'print_table']
 
 # %% ../nbs/11b_evaluation.ipynb #258e65b0
 import sys
 import time
+from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import torch
@@ -82,13 +83,25 @@ def measure_reconstructions(tokenizer, x, K, batch_size, real=None):
     return dict(psnr=mean[0].item(), ssim=mean[1].item()) | {name.replace("frechet", "rfd"): d for name, d in distances.items()}
 
 
+@contextmanager
+def compiled(blocks):
+    "While active, transformer blocks run compiled: one graph for each shape that they meet."
+    import torch._dynamo
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)     # lengths
+    for block in blocks: block.compile(dynamic=False)
+    try: yield
+    finally:
+        for block in blocks: block._compiled_call_impl = None
+
+
 def draw_many(generator, tokenizer, latents, K, count, settings, progress=None, guidance=None, points=None):
     "(images on the CPU, labels, seconds): `count` samples, classes in turn."
     y, noise, parts = torch.arange(count) % generator.num_classes, sampling_noise(count, settings), []
     began = time.perf_counter()
-    for part in torch.arange(count).split(settings.evaluation.batch_size):
-        parts.append(draw(generator, tokenizer, latents, y[part], K, noise[part], settings, guidance, points).cpu())
-        if progress is not None: progress.update(len(part))
+    with compiled(generator.blocks if settings.compile else []):
+        for part in torch.arange(count).split(settings.evaluation.batch_size):
+            parts.append(draw(generator, tokenizer, latents, y[part], K, noise[part], settings, guidance, points).cpu())
+            if progress is not None: progress.update(len(part))
     return torch.cat(parts), y, time.perf_counter() - began
 
 

@@ -118,7 +118,7 @@ class DiT(nn.Module):
         self.settings, self.checkpointing = settings or GeneratorSettings(), False
         width, depth, heads = self.settings.resolve()
         self.tokens, self.channels, self.num_classes = tokens, channels, num_classes
-        self.pos = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
+        self.pos = nn.Parameter(torch.randn(1, tokens, width) * 0.5)                         # as loud as the tokens: neighbours are found early
         self.embed = nn.Linear(channels, width)
         self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width)

@@ -20,13 +20,16 @@ def small_presets():
     long = Settings(
         preset="fashion-long", out=Path("runs/fashion-long"), data=DataSettings("fashion"),
         tokenizer=TokenizerSettings(encoder_depth=2, decoder_depth=3),
-        tokenizer_training=TokenizerTraining(steps=4500, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64), length_weights=(4, 2, 3, 2, 3, 2, 2, 1, 2)),
-        generator_training=GeneratorTraining(steps=1000, lengths=(64, 16, 32, 8, 64, 24, 12, 4), ema=0.9995),
-        evaluation=EvaluationSettings(points=(13,), guidance=(3.0,)))
+        tokenizer_training=TokenizerTraining(
+            steps=6600, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64),
+            length_weights=(2, 1, 2, 1, 2, 1, 2, 1, 6)),                     # the full list has most to learn
+        generator_training=GeneratorTraining(
+            steps=6000, lengths=(64, 16, 32, 64, 8, 24, 64, 12, 4), ema=0.999),
+        evaluation=EvaluationSettings(points=(13,), guidance_grid=(1.5, 2.0, 3.0, 4.0), batch_size=20))
     colour = Settings(
         preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True),
         tokenizer=TokenizerSettings(image_size=32, image_channels=3, padding=0, channels=16, encoder_depth=2, decoder_depth=3),
-        tokenizer_training=TokenizerTraining(steps=4000), generator_training=GeneratorTraining(steps=4000, ema=0.9995),
+        tokenizer_training=TokenizerTraining(steps=4000, batch_size=64), generator_training=GeneratorTraining(steps=4000, batch_size=64, ema=0.9995),
         generator=GeneratorSettings(width=192, depth=8, heads=6))
     return {"fashion": Settings(), "fashion-long": long, "cifar10": colour}
 

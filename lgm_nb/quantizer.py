@@ -67,7 +67,7 @@ class Gaussian(nn.Module):
     noise: standard deviation added in training mode only; weight: of the Kullback-Leibler term, mean over all numbers.
     forward takes a gaussian draw of z's shape to use in place of a fresh one.
     """
-    def __init__(self, noise=0.1, weight=2e-4):
+    def __init__(self, noise=0.1, weight=1e-3):
         super().__init__()
         self.noise, self.weight = noise, weight
 
@@ -77,7 +77,7 @@ class Gaussian(nn.Module):
         return Quantized(z + self.noise * (torch.randn_like(z) if noise is None else noise), loss)
 
 # %% ../nbs/03_quantizer.ipynb #c0d910a1
-def make_quantizer(form, channels, blocks=4, codewords=128, noise=0.1, weight=2e-4):
+def make_quantizer(form, channels, blocks=4, codewords=128, noise=0.1, weight=1e-3):
     'The form of latents by name: "gaussian", "sphere" or "softvq". Raises `UserError` for any other.'
     if form == "gaussian": return Gaussian(noise, weight)
     if form == "sphere": return Sphere()

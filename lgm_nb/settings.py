@@ -50,9 +50,9 @@ class Optimisation:
 @dataclass
 class TokenizerTraining(Optimisation):
     "How the tokenizer learns."
-    steps: int = 900
+    steps: int = 1800
     "Training steps."
-    batch_size: int = 64
+    batch_size: int = 32
     "Images in a step."
     matrix_lr: float = 5e-3
     "Learning rate of Muon, for the matrices."
@@ -64,7 +64,7 @@ class TokenizerTraining(Optimisation):
     "Largest norm of the gradient."
     lengths: tuple[int, ...] = (4, 8, 16, 32, 64)
     "Token counts to train on, one drawn for each step."
-    length_weights: tuple[float, ...] = (3, 2, 2, 1, 2)
+    length_weights: tuple[float, ...] = (2, 2, 2, 2, 4)
     "How often each length is drawn, in proportion."
     align_weight: float = 0.25
     "Weight of the alignment loss."
@@ -77,9 +77,9 @@ class TokenizerTraining(Optimisation):
 @dataclass
 class GeneratorTraining(Optimisation):
     "How the generator learns."
-    steps: int = 900
+    steps: int = 1400
     "Training steps."
-    batch_size: int = 64
+    batch_size: int = 32
     "Latents in a step."
     matrix_lr: float = 5e-3
     "Learning rate of Muon, for the matrices of the blocks."
@@ -89,7 +89,7 @@ class GeneratorTraining(Optimisation):
     "Steps over which the rates rise; they fall as a cosine afterwards."
     clip: float = 1.0
     "Largest norm of the gradient."
-    lengths: tuple[int, ...] = (64, 16, 32, 8, 64, 16, 4)
+    lengths: tuple[int, ...] = (64, 16, 64, 32, 8, 64, 4)
     "Token counts, taken in turn."
     label_drop: float = 0.1
     "Share of labels replaced by \"no class\", for guidance."

@@ -464,7 +464,7 @@ def draw_map(alignment, name, K, labels, size=180):
     low, high = full.min(0), full.max(0)
     def place(p): return 12 + (size - 24) * (p - low) / (high - low)
     colours = [COLOURS[int(c) % len(COLOURS)] for c in labels]
-    parts = [text(0, 11, f"{name}: {len(now)} images by class"),
+    parts = [text(0, 11, f"{name}: {len(now)} images"),
              rect(0.5, 18.5, size - 1, size - 1, "none", "#bbb"), '<g transform="translate(0 18)">']
     parts += [line([a, b], "#bbb", 0.6) for a, b in zip(place(full), place(now))]
     parts += [dot(*p, 2.6, colour) for p, colour in zip(place(now), colours)]
