@@ -50,7 +50,7 @@ class Optimisation:
 @dataclass
 class TokenizerTraining(Optimisation):
     "How the tokenizer learns."
-    steps: int = 1800
+    steps: int = 1200
     "Training steps."
     batch_size: int = 32
     "Images in a step."
@@ -77,7 +77,7 @@ class TokenizerTraining(Optimisation):
 @dataclass
 class GeneratorTraining(Optimisation):
     "How the generator learns."
-    steps: int = 1400
+    steps: int = 1100
     "Training steps."
     batch_size: int = 32
     "Latents in a step."
@@ -110,7 +110,7 @@ class EvaluationSettings:
     "Grid points of sampling (one more than steps) at each of guidance_lengths, or one for all."
     shift: float = 0.5
     "Shift of the time grid; below 1 spends more steps near noise."
-    guidance: tuple[float, ...] = (3.0,)
+    guidance: tuple[float, ...] = (4.0,)
     "Guidance weight at each of guidance_lengths, or one for all."
     guidance_lengths: tuple[int, ...] = (64, 32, 16, 8, 4)
     "Token counts that guidance weights and grid points belong to; any other takes those of the nearest."

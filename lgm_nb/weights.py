@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['ROW', 'Trained', 'load_weights', 'shrink', 'store', 'psnr_everywhere', 'step_cost', 'measure_everywhere',
-           'trained_on', 'card_table', 'quality_figure', 'card', 'measure', 'make_weights', 'main']
+           'trained_on', 'card_table', 'quality_figure', 'card', 'measure', 'summarise', 'make_weights', 'main']
 
 # %% ../nbs/16_weights.ipynb #fcbe5a39
 import re
@@ -136,8 +136,9 @@ def trained_on(folder):
     return re.sub(r" in [^,]*,", ",", load_json(Path(folder) / "metrics.json")["data"])
 
 
-ROW = (("PSNR (dB)", "psnr", "{:.2f}"), ("rFD", "rfd", "{:.2f}"), ("FD", "frechet", "{:.2f}"), ("rFD, detail", "rfd_detail", "{:.3f}"),
-       ("FD, detail", "frechet_detail", "{:.3f}"), ("recognised", "recognised", "{:.1%}"), ("recall", "recall", "{:.2f}"),
+ROW = (("PSNR (dB)", "psnr", "{:.2f}"), ("rFD", "rfd", "{:.2f}"), ("FD", "frechet", "{:.2f}"), ("FD of 1,000", "frechet_1000", "{:.2f}"),
+       ("rFD, detail", "rfd_detail", "{:.2f}"), ("FD, detail", "frechet_detail", "{:.2f}"), ("FD of 1,000, detail", "frechet_detail_1000", "{:.2f}"),
+       ("recognised", "recognised", "{:.1%}"), ("recall", "recall", "{:.2f}"),
        ("same class as K = N", "same_class", "{:.1%}"), ("(other noise)", "same_class_other_noise", "{:.1%}"), ("CKNNA to K = N", "cknna_averaged", "{:.2f}"),
        ("guidance", "guidance", "{:g}"), ("steps", "points", "{:g}"), ("GFLOPs/image", "gflops_per_image", "{:.2f}"))
 
@@ -181,27 +182,34 @@ def card(folder):
         "Both were trained alike, for the same number of steps. Made by `python -m lgm_nb.weights` (preset `fashion-long`); loaded by `lgm_nb.weights.load_weights()`.",
         "## Merging", card_table(m), "## Truncation", card_table(cut),
         f"FD: Frechet distance of {m['samples']:,} samples to {floor['reference']:,} held-out images, in features of `{m['extractor']}`; *detail*: in those of its first layers. "
-        f"As many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.3f}. rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
+        f"As many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.2f}; *of 1,000*: between 1,000 and 1,000, where real images have {floor['frechet_1000']:.2f} and {floor['frechet_detail_1000']:.2f}. rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
         f"{m['guidance_mode'].capitalize()} guidance; {'guidance and steps were searched for each K and each method alike (`guidance.json`)' if searched else 'guidance and steps were not searched'}. Averaged weights (decay {m['ema']}), seed {m['seed']}.",
         f"Training data: {trained_on(folder)}. Steps and time: " + ", ".join(f"{n} {f['steps']:,} in {f['seconds'] / 60:.0f} min" for n, f in facts.items())
         + f". Machine: {e['processor']}, {e['cores']} cores of which {e['threads']} used, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Weights are stored with 16 bits and measured so.",
         "For teaching and comparison: grey clothes of 28 x 28 pixels, nothing else. Licence: Apache 2.0, as the code; the training images are Zalando's, MIT."]) + "\n"
 
 
-def measure(out, samples=5000, compile=False):
-    "Evaluate a weights folder and its twin as they are stored: lengths.json, metrics.json, timing.json, pictures and README.md."
-    trained = load_weights(out)
-    for one in (trained, trained.truncation):
-        s = replace(one.settings, out=one.folder, compile=compile, evaluation=replace(one.settings.evaluation, samples=samples, images=samples))
-        data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
-        save_json(one.folder / "settings.json", comparable(s))
-        seconds = {n: load_tensors(one.folder / f"{n}.safetensors")[1].get("seconds", 0.0) for n in ("tokenizer", "generator")}
-        evaluate(Run(s), one.tokenizer, one.generator, one.latents, data, seconds)
-    save_json(Path(out) / "lengths.json", measure_everywhere(trained, data))
-    figure = quality_figure({name: load_json(one.folder / "metrics.json") for name, one in (("merging", trained), ("truncation", trained.truncation))})
-    with written_beside(Path(out) / "quality.png") as beside: figure.savefig(beside, format="png", dpi=110)
+def measure(one, samples=5000, compile=False):
+    "Evaluate stored networks (`Trained`) of one method, as they are stored: metrics.json, timing.json and pictures in their folder."
+    e = replace(one.settings.evaluation, samples=samples, images=samples)
+    s = replace(one.settings, out=one.folder, compile=compile, evaluation=e)
+    data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
+    save_json(one.folder / "settings.json", comparable(s))
+    seconds = {n: load_tensors(one.folder / f"{n}.safetensors")[1].get("seconds", 0.0) for n in ("tokenizer", "generator")}
+    evaluate(Run(s), one.tokenizer, one.generator, one.latents, data, seconds)
+
+
+def summarise(out):
+    "Set both methods of a measured weights folder side by side: lengths.json, quality.png and README.md."
+    out, trained = Path(out), load_weights(out)
+    s = trained.settings
+    data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels, limit=s.data.limit)
+    save_json(out / "lengths.json", measure_everywhere(trained, data))
+    figure = quality_figure({"merging": load_json(out / "metrics.json"),
+                             "truncation": load_json(out / "truncation" / "metrics.json")})
+    with written_beside(out / "quality.png") as beside: figure.savefig(beside, format="png", dpi=110)
     plt.close(figure)
-    with written_beside(Path(out) / "README.md") as beside: beside.write_text(card(Path(out)), encoding="utf-8")
+    with written_beside(out / "README.md") as beside: beside.write_text(card(out), encoding="utf-8")
 
 # %% ../nbs/16_weights.ipynb #64eaf534
 def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: Path | None = None, compile: bool = False):
@@ -221,7 +229,8 @@ def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: P
         stages = ("tokenizer", "generator") + (() if (settings.out / "guidance.json").exists() else ("guidance",))
         for stage in stages: run_stages(replace(settings, stage=stage).check())
         store(settings.out, folder)
-    measure(out, compile=compile)
+    for folder in (out, out / "truncation"): measure(load_weights(folder), compile=compile)
+    summarise(out)
     print(f"Stored {sum(f.stat().st_size for f in out.glob('**/*.safetensors')) / 1e6:.1f} MB of weights in {out}.")
 
 
