@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PIXELS', 'DASHES', 'png', 'data_address', 'img', 'to_pixels', 'side_by_side', 'heat', 'svg', 'rect', 'text', 'line',
-           'dot', 'inside', 'beside', 'hollow', 'Curve', 'Chart']
+           'dot', 'inside', 'beside', 'hollow', 'Curve', 'Scale', 'Chart']
 
 # %% ../nbs/17_drawing.ipynb #9625534c
 import base64
@@ -125,15 +125,29 @@ class Curve:
     colour: str
     kind: str = "line"
 
+# %% ../nbs/17_drawing.ipynb #a740cb42
+class Scale:
+    "From numbers to px: logarithmic across, even upwards. Whoever inherits sets the limits and the size."
+    LEFT, RIGHT, BOTTOM, LINE = 44, 12, 32, 15
 
-class Chart:
+    def x(self, place):
+        "px from the left."
+        share = np.log(place / self.first) / (np.log(self.last / self.first) or 1)
+        share = min(max(share, 0), 1)
+        return self.LEFT + (self.width - self.LEFT - self.RIGHT) * share
+
+    def y(self, value):
+        "px from the top."
+        share = (self.high - value) / ((self.high - self.low) or 1)
+        return self.top + (self.height - self.top - self.BOTTOM) * share
+
+# %% ../nbs/17_drawing.ipynb #a347ad7b
+class Chart(Scale):
     """Curves over a logarithmic axis, drawn once; `at(x)` adds the dots.
 
     series: {name: `Curve`}, or {name: {x: y}} for plain lines; unit, across: of values and axis;
     bottom: start of the upright axis (the smallest value when None); level: (name, y), a grey line.
     """
-    LEFT, RIGHT, BOTTOM, LINE = 44, 12, 32, 15
-
     def __init__(self, series, title, unit="", across="tokens K", width=330, height=220,
                  digits=1, bottom=None, level=None):
         self.series = {name: one if isinstance(one, Curve) else Curve(one, COLOURS[i])
@@ -148,17 +162,6 @@ class Chart:
         self.low, self.high = min(values) if bottom is None else bottom, max(values)
         self.first, self.last = min(places), max(places)
         self.still = "".join([*self._frame(), *map(self._drawn, curves)])
-
-    def x(self, place):
-        "px from the left."
-        share = np.log(place / self.first) / (np.log(self.last / self.first) or 1)
-        share = min(max(share, 0), 1)
-        return self.LEFT + (self.width - self.LEFT - self.RIGHT) * share
-
-    def y(self, value):
-        "px from the top."
-        share = (self.high - value) / ((self.high - self.low) or 1)
-        return self.top + (self.height - self.top - self.BOTTOM) * share
 
     def _frame(self):
         "Title, axes, ticks."

@@ -9,7 +9,7 @@ __all__ = ['FEW', 'COLUMNS', 'one_of_each', 'reconstruction_grid', 'draw', 'samp
 # %% ../nbs/11b_evaluation.ipynb #258e65b0
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import matplotlib.pyplot as plt
 import torch
@@ -98,7 +98,7 @@ def draw_many(generator, tokenizer, latents, K, count, settings, progress=None, 
     "(images on the CPU, labels, seconds): `count` samples, classes in turn."
     y, noise, parts = torch.arange(count) % generator.num_classes, sampling_noise(count, settings), []
     began = time.perf_counter()
-    with compiled(generator.blocks if settings.compile else []):
+    with compiled(generator.blocks) if settings.compile else nullcontext():
         for part in torch.arange(count).split(settings.evaluation.batch_size):
             parts.append(draw(generator, tokenizer, latents, y[part], K, noise[part], settings, guidance, points).cpu())
             if progress is not None: progress.update(len(part))

@@ -169,7 +169,7 @@ class Merged:
     pattern: MergePattern
     align_loss: torch.Tensor | None = None
 
-
+# %% ../nbs/02_merging.ipynb #bf6c794d
 class LearnableGlobalMerging(nn.Module):
     """Merge tokens by learned position embeddings; the pattern is the same for all images.
 
@@ -248,7 +248,7 @@ class TruncationPattern:
             raise UserError(f"Got {z.shape[-2]} tokens for a pattern with K = {self.K}; give {self.K}.")
         return F.pad(z, (0, 0, 0, self.num_tokens - self.K))
 
-
+# %% ../nbs/02_merging.ipynb #3e564f73
 def pattern_of(labels):
     "The pattern with labels (N,): a `TruncationPattern` where some are -1, else a `MergePattern`."
     labels = torch.as_tensor(labels)

@@ -95,7 +95,7 @@ def extract_features(images, extractor=None, weights_path=None, batch_size=64):
     layers = [torch.cat(parts).float().cpu() for parts in zip(*found)]
     return FeatureSet(layers[0], extractor, layers[1] if len(layers) > 1 else None)
 
-
+# %% ../nbs/09_metrics.ipynb #b9d99530
 def frechet_distance(a, b):
     "Squared Frechet distance between the gaussians of two sets of features (n, d) and (m, d); by torch-fidelity."
     return fid_statistics_to_metric(*map(fid_features_to_statistics, (a, b)), verbose=False)[KEY_METRIC_FID]
@@ -106,7 +106,7 @@ def frechet_distances(made, real):
     detail = {} if made.detail is None or real.detail is None else dict(frechet_detail=frechet_distance(made.detail, real.detail))
     return dict(frechet=frechet_distance(made.features, real.features)) | detail
 
-
+# %% ../nbs/09_metrics.ipynb #f53d84f0
 def sample_metrics(samples, reference, extractor=None, seed=0, weights_path=None):
     """Compare a set of samples with a set of real images through torch-fidelity.
 

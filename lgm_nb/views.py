@@ -167,7 +167,7 @@ def centres(grid, every):
     cells = [np.argwhere(pieces == i + 1) for i in range(count)]
     return [c[np.square(c - c.mean(0)).sum(1).argmin()].tolist() for c in cells]
 
-
+# %% ../nbs/18_views.ipynb #4da283d1
 def framed(image, margin):
     "uint8 pixels of an image (channels, H, W) with the tokenizer's black margin."
     pixels = to_pixels(image)
@@ -181,7 +181,7 @@ def stroke(path, colour, width, more=""):
     return (f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" {more} '
             'vector-effect="non-scaling-stroke" pointer-events="none" stroke-linecap="square"/>')
 
-
+# %% ../nbs/18_views.ipynb #ec8aa5d3
 def region(groups, grid, group, colour):
     "A group as part of a drawing with cells of 1 px: a tint, a name, an edge seen on hovering."
     mine, tint = grid == group, 0.42 if groups.tied else 1
@@ -213,7 +213,7 @@ def regions(groups, K, unit):
         groups.drawn[K, unit] = scaled(unit, *shapes, borders) + "".join(words)
     return groups.drawn[K, unit]
 
-
+# %% ../nbs/18_views.ipynb #d25adf17
 def outline(groups, K, chosen, unit):
     "A frame around the group of the token `chosen`."
     path = edges(on_grid(groups.at(K) == groups.at(K)[chosen], groups.places))
@@ -376,7 +376,7 @@ PAPER = {"merging": {2: 0.85, 4: 0.75, 8: 0.65},         # its figure 3, at N/2,
 PAPER_MEAN = {"merging": 0.76, "truncation": 0.34}       # over all pairs of lengths
 KINDS = {"averaged": "mean of the tokens", "flattened": "all numbers in a row"}
 
-
+# %% ../nbs/18_views.ipynb #03211a80
 def neighbour_table(vectors, count=10):
     "Similarities of each of (n, d) to its nearest others, else 0: (n, n); see `metrics.cknna`."
     vectors = torch.nn.functional.normalize(vectors.float(), dim=1)
@@ -393,7 +393,7 @@ def cknna_of_all(lists):
     scale = products.diagonal().sqrt()
     return (products / scale[:, None] / scale).numpy()
 
-
+# %% ../nbs/18_views.ipynb #b476641d
 class Alignment:
     "Latents of images x (n, channels, H, W) by each of {name: `Trained`}, at every length."
     SHOWN = 200                                                          # points on the map

@@ -148,7 +148,7 @@ def card_table(metrics):
     rows = [[K] + [form.format(v[name] - (name == "points")) for _, name, form in ROW] for K, v in metrics["lengths"].items()]
     return "\n".join(["| K | " + " | ".join(title for title, *_ in ROW) + " |", "|---:" * (1 + len(ROW)) + "|", *("| " + " | ".join(row) + " |" for row in rows)])
 
-
+# %% ../nbs/16_weights.ipynb #78d7bbb2
 def quality_figure(found):
     "Figure: Frechet distance against compute in both feature spaces, and CKNNA over K; found: {method: metrics}."
     fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
@@ -170,7 +170,7 @@ def quality_figure(found):
     axes[2].set_xlabel("K"); axes[2].set_ylim(0, 1.35); axes[2].set_yticks([0, 0.25, 0.5, 0.75, 1]); axes[2].set_title("CKNNA to full length", fontsize=10)
     return fig
 
-
+# %% ../nbs/16_weights.ipynb #9959843d
 def card(folder):
     "The text of README.md in a weights folder: what the weights are, how they were made, what they reach."
     m, e, parts = load_json(folder / "metrics.json"), load_json(folder / "environment.json"), [folder, folder / "truncation"]
@@ -188,7 +188,7 @@ def card(folder):
         + f". Machine: {e['processor']}, {e['cores']} cores of which {e['threads']} used, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Weights are stored with 16 bits and measured so.",
         "For teaching and comparison: grey clothes of 28 x 28 pixels, nothing else. Licence: Apache 2.0, as the code; the training images are Zalando's, MIT."]) + "\n"
 
-
+# %% ../nbs/16_weights.ipynb #b3e73885
 def measure(one, samples=5000, compile=False):
     "Evaluate stored networks (`Trained`) of one method, as they are stored: metrics.json, timing.json and pictures in their folder."
     e = replace(one.settings.evaluation, samples=samples, images=samples)

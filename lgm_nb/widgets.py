@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['LARGEST', 'TokenCount', 'classes_of', 'wide', 'in_row', 'said', 'Explorer', 'GroupsExplorer', 'read_upload',
            'as_garment', 'ReconstructionExplorer', 'AlignmentExplorer', 'QualityExplorer', 'Background', 'Sampling',
-           'SampleExplorer', 'together']
+           'SamplePictures', 'SampleExplorer', 'together']
 
 # %% ../nbs/19_widgets.ipynb #25ea1e13
 import asyncio
@@ -74,7 +74,7 @@ def said(words, width=800):
     style = f"font-size:12px;line-height:1.4;padding:2px 0 6px;max-width:{width}px"
     return f'<div style="{style}">{words}</div>'
 
-
+# %% ../nbs/19_widgets.ipynb #8a4ba247
 class Explorer:
     "A token count and a picture that follows it. trained: a `Trained`; None: the shipped weights."
     name = "explorer"
@@ -397,8 +397,46 @@ class Sampling(Explorer):
         z = one.pattern(K).unmerge(one.latents.statistics.restore(torch.cat(path)))
         with torch.no_grad(): return images, one.tokenizer.decode(z), seconds
 
+# %% ../nbs/19_widgets.ipynb #887f2dbf
+class SamplePictures(Sampling):
+    "The HTML of samples that are drawn already."
+    def html(self, K):
+        rows = [self.row(wish) for wish in self.wishes(K)]
+        lengths = sorted({wish[3] for wish in self.cache}, reverse=True)
+        known = [k for k in lengths if not self.missing(k)]
+        words = "the first picture, same noise, at the lengths seen so far"
+        films = "".join(self.small(i, known, K) for i in range(len(rows)))
+        return "".join(rows) + said(words) + films
+
+    def row(self, wish):
+        "The samples of one method, and what they cost."
+        (name, label, seed, K, guidance, steps), (images, path, seconds) = wish, self.cache[wish]
+        costs = Costs(self.methods[name])
+        calls, cost = costs.calls(K, guidance, steps), costs.image(K, guidance, steps)
+        words = (f"<b>{name}</b>, K = {K}, {self.images.classes[label]}, seed {seed}: "
+                 f"{calls} generator calls ({steps} steps, guidance {guidance:g}), "
+                 f"<b>{cost:.2f} GFLOPs</b> and "
+                 f"<b>{1000 * seconds:.0f} ms</b> an image")
+        picture = img(side_by_side(images, 2), 106 * self.many, alt=f"samples, {name}, K = {K}")
+        parts = [said(words), picture]
+        if self.path.value:
+            parts += [said("the first picture, from noise (left) to image"),
+                      img(side_by_side(path, 2), 70 * len(path), alt="path from noise to image")]
+        return "".join(parts)
+
+    def small(self, method, lengths, K):
+        "The first picture at each length, in small."
+        cells = []
+        for k in lengths:
+            image = self.cache[self.wishes(k)[method]][0][:1]
+            frame = "outline:2px solid #D55E00" if k == K else ""
+            cells.append(f'<div style="text-align:center;font-size:11px;{frame}">'
+                         f"{img(side_by_side(image), 56)}{k}</div>")
+        style = "display:flex;flex-wrap:wrap;gap:5px;max-width:760px;padding-bottom:6px"
+        return f'<div style="{style}">{"".join(cells)}</div>'
+
 # %% ../nbs/19_widgets.ipynb #743913a5
-class SampleExplorer(Sampling):
+class SampleExplorer(SamplePictures):
     "Samples of one class from one full-space noise at any K; if asked, by truncation as well."
     name, film = "samples", (64, 32, 16, 8, 4)
 
@@ -444,41 +482,6 @@ class SampleExplorer(Sampling):
         if self.background.loop is None: return              # plain Python: nobody waits
         ahead = [m for k in self.film if k in self.trained.lengths and (m := self.missing(k))]
         if ahead: self.ask(ahead[0])
-
-    def html(self, K):
-        rows = [self.row(wish) for wish in self.wishes(K)]
-        lengths = sorted({wish[3] for wish in self.cache}, reverse=True)
-        known = [k for k in lengths if not self.missing(k)]
-        words = "the first picture, same noise, at the lengths seen so far"
-        films = "".join(self.small(i, known, K) for i in range(len(rows)))
-        return "".join(rows) + said(words) + films
-
-    def row(self, wish):
-        "The samples of one method, and what they cost."
-        (name, label, seed, K, guidance, steps), (images, path, seconds) = wish, self.cache[wish]
-        costs = Costs(self.methods[name])
-        calls, cost = costs.calls(K, guidance, steps), costs.image(K, guidance, steps)
-        words = (f"<b>{name}</b>, K = {K}, {self.images.classes[label]}, seed {seed}: "
-                 f"{calls} generator calls ({steps} steps, guidance {guidance:g}), "
-                 f"<b>{cost:.2f} GFLOPs</b> and "
-                 f"<b>{1000 * seconds:.0f} ms</b> an image")
-        picture = img(side_by_side(images, 2), 106 * self.many, alt=f"samples, {name}, K = {K}")
-        parts = [said(words), picture]
-        if self.path.value:
-            parts += [said("the first picture, from noise (left) to image"),
-                      img(side_by_side(path, 2), 70 * len(path), alt="path from noise to image")]
-        return "".join(parts)
-
-    def small(self, method, lengths, K):
-        "The first picture at each length, in small."
-        cells = []
-        for k in lengths:
-            image = self.cache[self.wishes(k)[method]][0][:1]
-            frame = "outline:2px solid #D55E00" if k == K else ""
-            cells.append(f'<div style="text-align:center;font-size:11px;{frame}">'
-                         f"{img(side_by_side(image), 56)}{k}</div>")
-        style = "display:flex;flex-wrap:wrap;gap:5px;max-width:760px;padding-bottom:6px"
-        return f'<div style="{style}">{"".join(cells)}</div>'
 
 # %% ../nbs/19_widgets.ipynb #814b7bae
 def together(*explorers):
