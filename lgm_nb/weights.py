@@ -124,7 +124,7 @@ def step_cost(generator, pattern):
 def measure_everywhere(trained, data, count=500):
     "PSNR of both tokenizers and of principal components on `count` test images, and GFLOPs of a sampling step, at every K."
     x, C = pixels(data.test, count).float() / 127.5 - 1, trained.settings.tokenizer.channels
-    most = data.train.images[0].numel()
+    most = min(len(data.train.images), data.train.images[0].numel())
     lines = principal_components(data.train.images, x, [K * C for K in trained.lengths if K * C <= most])
     curves = {name: psnr_everywhere(one, x) for name, one in (("merge", trained), ("truncate", trained.truncation)) if one is not None}
     return dict(data=data.source, images=len(x), seed=trained.settings.seed, psnr=curves, principal_components={n // C: v for n, v in lines.items()},
