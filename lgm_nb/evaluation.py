@@ -4,7 +4,7 @@
 __all__ = ['FEW', 'COLUMNS', 'one_of_each', 'reconstruction_grid', 'draw', 'sampling_noise', 'sample_grid',
            'measure_reconstructions', 'compiled', 'draw_many', 'pixels', 'real_features', 'agreement',
            'measure_samples', 'measure_latents', 'component_line', 'peak_memory_gb', 'floor', 'evaluate',
-           'search_guidance', 'smooth', 'draw_losses', 'curves', 'save_pictures', 'print_table']
+           'search_guidance', 'smooth', 'draw_losses', 'curves', 'save_pictures', 'with_excess', 'print_table']
 
 # %% ../nbs/11b_evaluation.ipynb #258e65b0
 import sys
@@ -285,13 +285,19 @@ def save_pictures(run, tokenizer, generator, latents, data, metrics):
         plt.close(figure)
 
 # %% ../nbs/11b_evaluation.ipynb #10709a63
-COLUMNS = (("psnr", "PSNR dB", 2), ("ssim", "SSIM", 3), ("rfd", "rFD", 2), ("frechet", "FD", 2), ("rfd_detail", "rFD detail", 3), ("frechet_detail", "FD detail", 3), ("precision", "precision", 2), ("recall", "recall", 2),
+COLUMNS = (("psnr", "PSNR dB", 2), ("ssim", "SSIM", 3), ("rfd", "rFD", 2), ("frechet", "FD", 2), ("excess", "FD - rFD", 2), ("rfd_detail", "rFD detail", 3), ("frechet_detail", "FD detail", 3), ("precision", "precision", 2), ("recall", "recall", 2),
            ("recognised", "recognised", 2), ("same_class", "same class", 2), ("cosine", "cosine", 2), ("cknna_averaged", "CKNNA", 2), ("guidance", "guidance", 1), ("gflops_per_image", "GFLOPs/img", 2), ("images_per_second", "images/s", 1))
+
+
+def with_excess(row):
+    "A length's metrics and `excess`: FD minus rFD (class features), what the generator adds to its tokenizer's distance."
+    if not {"frechet", "rfd"} <= row.keys(): return row
+    return row | dict(excess=row["frechet"] - row["rfd"])
 
 
 def print_table(metrics, timing):
     "The results at each token count, as text."
-    rows = {K: values | timing["lengths"].get(K, {}) for K, values in metrics["lengths"].items()}
+    rows = {K: with_excess(values) | timing["lengths"].get(K, {}) for K, values in metrics["lengths"].items()}
     columns = [c for c in COLUMNS if any(c[0] in row for row in rows.values())]
     print(f"{'K':>4} " + " ".join(f"{title:>11}" for _, title, _ in columns))
     for K, row in rows.items():

@@ -25,7 +25,7 @@ def small_presets():
             length_weights=(2, 1, 2, 1, 2, 1, 2, 1, 6)),                     # the full list has most to learn
         generator_training=GeneratorTraining(
             steps=6000, lengths=(64, 16, 32, 64, 8, 24, 64, 12, 4), ema=0.999),
-        evaluation=EvaluationSettings(points=(13,), guidance=(3.0,), guidance_grid=(2.0, 3.0, 4.0), batch_size=20))
+        evaluation=EvaluationSettings(points=(13,), guidance=(3.0,), guidance_grid=(2.0, 3.0, 4.0)))
     colour = Settings(
         preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True),
         tokenizer=TokenizerSettings(image_size=32, image_channels=3, padding=0, channels=16, encoder_depth=2, decoder_depth=3),

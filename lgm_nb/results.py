@@ -13,6 +13,7 @@ import tyro
 
 from .data import data_folder
 from .errors import UserError, exit_status
+from .evaluation import with_excess
 from .features import FASHION_EXTRACTOR
 from .files import load_json, written_beside
 
@@ -20,7 +21,8 @@ from .files import load_json, written_beside
 RECORDS = ("metrics.json", "timing.json", "environment.json", "settings.json")
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
 COLUMNS = (("K", "K", "{K}"), ("PSNR (dB)", "psnr", "{psnr:.2f}"), ("principal components (dB)", "line", "{line:.2f}"),
-           ("FD", "frechet", "{frechet:.2f}"), ("rFD", "rfd", "{rfd:.2f}"), ("FD, detail", "frechet_detail", "{frechet_detail:.3f}"),
+           ("FD", "frechet", "{frechet:.2f}"), ("rFD", "rfd", "{rfd:.2f}"), ("FD - rFD", "excess", "{excess:.2f}"),
+           ("FD, detail", "frechet_detail", "{frechet_detail:.3f}"),
            ("rFD, detail", "rfd_detail", "{rfd_detail:.3f}"), ("recognised", "recognised", "{recognised:.1%}"), ("recall", "recall", "{recall:.2f}"),
            ("same class as K = N (other noise)", "same_class", "{same_class:.0%} ({same_class_other_noise:.0%})"),
            ("guidance", "guidance", "{guidance:g}"), ("steps", "points", "{steps}"),
@@ -37,7 +39,7 @@ def markdown_table(result):
     "The results at each token count as a Markdown table, with what they were measured on."
     m, t, e = result["metrics"], result["timing"], result["environment"]
     channels = result["settings"]["tokenizer"]["channels"]
-    rows = {K: v | t["lengths"][K] | dict(K=K, steps=v["points"] - 1, line=m["principal_components"].get(str(int(K) * channels))) for K, v in m["lengths"].items()}
+    rows = {K: with_excess(v) | t["lengths"][K] | dict(K=K, steps=v["points"] - 1, line=m["principal_components"].get(str(int(K) * channels))) for K, v in m["lengths"].items()}
     columns = [column for column in COLUMNS if all(row.get(column[1]) is not None for row in rows.values())]
     cells = [[form.format(**row) for _, _, form in columns] for row in rows.values()]
     lines = ["| " + " | ".join(name for name, _, _ in columns) + " |", "|" + "---:|" * len(columns), *("| " + " | ".join(row) + " |" for row in cells)]

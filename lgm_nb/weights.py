@@ -17,7 +17,7 @@ import tyro
 
 from .data import data_folder, load_data
 from .errors import UserError
-from .evaluation import draw, evaluate, pixels
+from .evaluation import draw, evaluate, pixels, with_excess
 from .files import load_json, load_tensors, save_json, save_tensors, written_beside
 from .generator import DiT
 from .latents import LatentSet
@@ -136,16 +136,18 @@ def trained_on(folder):
     return re.sub(r" in [^,]*,", ",", load_json(Path(folder) / "metrics.json")["data"])
 
 
-ROW = (("PSNR (dB)", "psnr", "{:.2f}"), ("rFD", "rfd", "{:.2f}"), ("FD", "frechet", "{:.2f}"), ("FD of 1,000", "frechet_1000", "{:.2f}"),
+ROW = (("PSNR (dB)", "psnr", "{:.2f}"), ("rFD", "rfd", "{:.2f}"), ("FD", "frechet", "{:.2f}"), ("FD - rFD", "excess", "{:.2f}"), ("FD of 1,000", "frechet_1000", "{:.2f}"),
        ("rFD, detail", "rfd_detail", "{:.2f}"), ("FD, detail", "frechet_detail", "{:.2f}"), ("FD of 1,000, detail", "frechet_detail_1000", "{:.2f}"),
        ("recognised", "recognised", "{:.1%}"), ("recall", "recall", "{:.2f}"),
-       ("same class as K = N", "same_class", "{:.1%}"), ("(other noise)", "same_class_other_noise", "{:.1%}"), ("CKNNA to K = N", "cknna_averaged", "{:.2f}"),
+       ("same class as K = N", "same_class", "{:.1%}"), ("(other noise)", "same_class_other_noise", "{:.1%}"), ("CKNNA to K = N", "cknna_averaged", "{:.2f}"), ("(flattened)", "cknna_flattened", "{:.2f}"),
        ("guidance", "guidance", "{:g}"), ("steps", "points", "{:g}"), ("GFLOPs/image", "gflops_per_image", "{:.2f}"))
 
 
 def card_table(metrics):
     "The rows of metrics.json as Markdown."
-    rows = [[K] + [form.format(v[name] - (name == "points")) for _, name, form in ROW] for K, v in metrics["lengths"].items()]
+    lengths = {K: with_excess(row) for K, row in metrics["lengths"].items()}
+    rows = [[K] + [form.format(row[name] - (name == "points")) for _, name, form in ROW]
+            for K, row in lengths.items()]
     return "\n".join(["| K | " + " | ".join(title for title, *_ in ROW) + " |", "|---:" * (1 + len(ROW)) + "|", *("| " + " | ".join(row) + " |" for row in rows)])
 
 # %% ../nbs/16_weights.ipynb #78d7bbb2
@@ -160,12 +162,13 @@ def quality_figure(found):
             ax.plot(cost, [row["rfd" + end] for row in rows], "s--", color=colour, ms=4, label=f"{name}: reconstructions (rFD)")
         short = {int(K): row for K, row in m["lengths"].items() if int(K) < max(map(int, m["lengths"]))}
         for end, style in (("averaged", "o-"), ("flattened", "s--")):
-            axes[2].plot(list(short), [row[f"cknna_{end}"] for row in short.values()], style, color=colour, ms=4, label=f"{name}, {end}")
+            points = {K: row[f"cknna_{end}"] for K, row in short.items() if row[f"cknna_{end}"] < 0.9995}   # 1: by construction
+            axes[2].plot(list(points), list(points.values()), style, color=colour, ms=4, label=f"{name}, {end}")
     for ax, end, title in zip(axes, ("", "_detail"), ("class features", "detail features")):
         floor = next(iter(found.values()))["floor"]["frechet" + end]
-        ax.axhline(floor, color="gray", lw=1, label="real images"); ax.set_ylim(0); ax.set_xscale("log"); ax.set_title(title, fontsize=10)
+        ax.axhline(floor, color="gray", lw=1, label="real images"); ax.set_ylim(0, 1.5 * ax.get_ylim()[1]); ax.set_xscale("log"); ax.set_title(title, fontsize=10)
         ax.set_xticks([0.25, 0.5, 1, 2, 4], [0.25, 0.5, 1, 2, 4]); ax.minorticks_off(); ax.set_xlabel("GFLOPs per image"); ax.set_ylabel("Frechet distance")
-    axes[0].legend(fontsize=7); axes[2].legend(fontsize=7, loc="upper center", ncols=2)
+    axes[0].legend(fontsize=8); axes[2].legend(fontsize=7, loc="upper center", ncols=2)
     axes[2].set_xscale("log", base=2); axes[2].set_xticks(list(short), list(short)); axes[2].minorticks_off()
     axes[2].set_xlabel("K"); axes[2].set_ylim(0, 1.35); axes[2].set_yticks([0, 0.25, 0.5, 0.75, 1]); axes[2].set_title("CKNNA to full length", fontsize=10)
     return fig
@@ -182,7 +185,8 @@ def card(folder):
         "Both were trained alike, for the same number of steps. Made by `python -m lgm_nb.weights` (preset `fashion-long`); loaded by `lgm_nb.weights.load_weights()`.",
         "## Merging", card_table(m), "## Truncation", card_table(cut),
         f"FD: Frechet distance of {m['samples']:,} samples to {floor['reference']:,} held-out images, in features of `{m['extractor']}`; *detail*: in those of its first layers. "
-        f"As many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.2f}; *of 1,000*: between 1,000 and 1,000, where real images have {floor['frechet_1000']:.2f} and {floor['frechet_detail_1000']:.2f}. rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
+        f"As many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.2f}; *of 1,000*: between 1,000 and 1,000, where real images have {floor['frechet_1000']:.2f} and {floor['frechet_detail_1000']:.2f} (the first 1,000 of each; the classes of the held-out ones are not quite in equal number). rFD: of {m['reconstructed']:,} reconstructions to their own originals. *Recognised*: samples that the feature network names as the class they were drawn for; *recall*: held-out images near to a sample; *same class*: one noise drawn at K and at N, named alike, beside two unrelated noises of one class. "
+        f"*CKNNA*: shared nearest neighbours of images at K and at N, latents averaged over tokens (1 at K = 4 by construction where groups are equal), and all numbers in a row. "
         f"{m['guidance_mode'].capitalize()} guidance; {'guidance and steps were searched for each K and each method alike (`guidance.json`)' if searched else 'guidance and steps were not searched'}. Averaged weights (decay {m['ema']}), seed {m['seed']}.",
         f"Training data: {trained_on(folder)}. Steps and time: " + ", ".join(f"{n} {f['steps']:,} in {f['seconds'] / 60:.0f} min" for n, f in facts.items())
         + f". Machine: {e['processor']}, {e['cores']} cores of which {e['threads']} used, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Weights are stored with 16 bits and measured so.",
