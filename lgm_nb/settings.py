@@ -77,7 +77,7 @@ class TokenizerTraining(Optimisation):
 @dataclass
 class GeneratorTraining(Optimisation):
     "How the generator learns."
-    steps: int = 1100
+    steps: int = 1300
     "Training steps."
     batch_size: int = 32
     "Latents in a step."
