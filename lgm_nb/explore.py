@@ -5,15 +5,14 @@ __all__ = ['ORDER', 'SEEDS', 'CLASSES', 'STYLE', 'BODY', 'SCRIPT_START', 'SCRIPT
            'SCRIPT_SECTIONS', 'SCRIPT_END', 'TRUNCATION', 'KINDS', 'LIMITS', 'sprite', 'chosen_images',
            'reconstructions', 'tree_drawings', 'group_facts', 'sample_lengths', 'sample_rows', 'curve', 'log_ticks',
            'chart', 'alignment_charts', 'quality_charts', 'quality_chart', 'prepare_page', 'fill', 'page',
-           'film_lengths', 'font', 'rgb', 'tinted', 'Film', 'film_palette', 'film_bytes', 'check_target', 'Clock',
-           'write', 'source_words', 'write_page', 'write_film', 'explore', 'main']
+           'film_lengths', 'font', 'rgb', 'tinted', 'Film', 'film_palette', 'film_bytes', 'Clock', 'write',
+           'source_words', 'write_page', 'write_film', 'explore', 'main']
 
 # %% ../nbs/20_page.ipynb #3dd57902
 import base64
 import json
 import re
 import sys
-import tempfile
 import time
 from html import escape
 from io import BytesIO
@@ -31,7 +30,7 @@ from .data import load_data
 from .drawing import line, rect, side_by_side, svg
 from .errors import UserError, exit_status
 from .evaluation import draw, one_of_each, pixels
-from .files import load_json, written_beside
+from .files import check_target, load_json, written_beside
 from .metrics import psnr
 from .plots import COLOURS
 from .views import PAPER, Alignment, Groups, ink, methods_of, step_costs
@@ -928,18 +927,6 @@ def film_bytes(movie, kind="GIF", milliseconds=190, hold=900):
 LIMITS = {"page": 8_000_000, "animation": 1_000_000}
 
 
-def check_target(path):
-    "Raises `UserError` when `path` is a folder or lies where nothing can be written."
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file in it, "
-                        f"such as {path / 'explore.html'}.")
-    folder = next(p for p in path.absolute().parents if p.exists())
-    try: tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        raise UserError(f"Nothing can be written in {folder}; "
-                        f"choose another folder for {path.name}.") from None
-
-
 class Clock:
     "Seconds since it was made, and processor seconds of this process."
     def __init__(self): self.began, self.work = time.perf_counter(), time.process_time()
@@ -994,7 +981,7 @@ def explore(html: Path | None = None, animation: Path | None = None, weights: Pa
     if animation is not None and animation.suffix.lower() not in KINDS:
         raise UserError(f"{animation} is no kind of film; end its name with {', '.join(KINDS)}.")
     for path in (html, animation):
-        if path is not None: check_target(path)
+        if path is not None: check_target(path, "explore.html")
     trained = load_weights(weights)
     Groups.of(trained.tokenizer)                                         # what truncates has none
     d, s = trained.settings.data, trained.settings.tokenizer

@@ -16,7 +16,7 @@ import tyro
 from .data import data_folder, load_data
 from .errors import UserError
 from .evaluation import pixels
-from .files import load_into, load_json, load_tensors, save_json, written_beside
+from .files import check_target, load_into, load_json, load_tensors, save_json, written_beside
 from .metrics import cknna
 from .plots import show_grid
 from .presets import presets
@@ -87,6 +87,8 @@ def compare(steps: int = 800, runs: Path = Path("runs/forms"), out: Path | None 
         out: File to write; data/results/forms.json of the project when left out.
         compile: Compile the blocks (needs a C++ compiler).
     """
+    out = data_folder() / "results" / "forms.json" if out is None else out
+    check_target(out, "forms.json")
     found = {}
     for form, shorten in product(FORMS, SHORTEN):
         settings = replace(trial(form, shorten, steps, runs=runs), compile=compile)
@@ -101,8 +103,6 @@ def compare(steps: int = 800, runs: Path = Path("runs/forms"), out: Path | None 
         x = pixels(test, s.evaluation.images).float() / 127.5 - 1
         independent[shorten] = between(a, b, x, s.evaluation.lengths)
     first = next(iter(found.values()))
-    out = data_folder() / "results" / "forms.json" if out is None else out
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_json(out, dict(command="python -m lgm_nb.forms", steps=steps, seed=first["seed"], data=first["data"],
                         samples=first["samples"], images=first["reconstructed"], extractor=first["extractor"],
                         environment=load_json(trial("gaussian", "merge", steps, runs=runs).out / "environment.json"),
