@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PIXELS', 'DASHES', 'png', 'data_address', 'img', 'to_pixels', 'side_by_side', 'heat', 'svg', 'rect', 'text', 'line',
-           'dot', 'inside', 'beside', 'hollow', 'Curve', 'Scale', 'Chart']
+           'dot', 'inside', 'beside', 'hollow', 'Curve', 'Scale', 'Axes', 'Chart']
 
 # %% ../nbs/17_drawing.ipynb #9625534c
 import base64
@@ -142,27 +142,8 @@ class Scale:
         return self.top + (self.height - self.top - self.BOTTOM) * share
 
 # %% ../nbs/17_drawing.ipynb #a347ad7b
-class Chart(Scale):
-    """Curves over a logarithmic axis, drawn once; `at(x)` adds the dots.
-
-    series: {name: `Curve`}, or {name: {x: y}} for plain lines; unit, across: of values and axis;
-    bottom: start of the upright axis (the smallest value when None); level: (name, y), a grey line.
-    """
-    def __init__(self, series, title, unit="", across="tokens K", width=330, height=220,
-                 digits=1, bottom=None, level=None):
-        self.series = {name: one if isinstance(one, Curve) else Curve(one, COLOURS[i])
-                       for i, (name, one) in enumerate(series.items())}
-        self.title, self.unit, self.across = title, unit, across
-        self.digits, self.level = digits, level
-        self.width, self.height = width, height
-        self.top = 26 + self.LINE * (len(self.series) + (level is not None))
-        curves = self.series.values()
-        values = [v for one in curves for v in one.values.values()] + ([level[1]] if level else [])
-        places = [x for one in curves for x in one.values]
-        self.low, self.high = min(values) if bottom is None else bottom, max(values)
-        self.first, self.last = min(places), max(places)
-        self.still = "".join([*self._frame(), *map(self._drawn, curves)])
-
+class Axes(Scale):
+    "What stands still around curves: title, axes, ticks, a grey level and the lines of the legend."
     def _frame(self):
         "Title, axes, ticks."
         bottom, right = self.height - self.BOTTOM, self.width - self.RIGHT
@@ -183,14 +164,36 @@ class Chart(Scale):
             parts += [line(ends, "gray", 1.2), self._legend(len(self.series), self.level[0], sign)]
         return parts
 
+    def _legend(self, row, words, sign):
+        x, y = self.LEFT, 26 + self.LINE * row
+        return f'<g transform="translate({x} {y})">{sign}</g>' + text(x + 27, y + 4, words)
+
+# %% ../nbs/17_drawing.ipynb #86224515
+class Chart(Axes):
+    """Curves over a logarithmic axis, drawn once; `at(x)` adds the dots.
+
+    series: {name: `Curve`}, or {name: {x: y}} for plain lines; unit, across: of values and axis;
+    bottom: start of the upright axis (the smallest value when None); level: (name, y), a grey line.
+    """
+    def __init__(self, series, title, unit="", across="tokens K", width=330, height=220,
+                 digits=1, bottom=None, level=None):
+        self.series = {name: one if isinstance(one, Curve) else Curve(one, COLOURS[i])
+                       for i, (name, one) in enumerate(series.items())}
+        self.title, self.unit, self.across = title, unit, across
+        self.digits, self.level = digits, level
+        self.width, self.height = width, height
+        self.top = 26 + self.LINE * (len(self.series) + (level is not None))
+        curves = self.series.values()
+        values = [v for one in curves for v in one.values.values()] + ([level[1]] if level else [])
+        places = [x for one in curves for x in one.values]
+        self.low, self.high = min(values) if bottom is None else bottom, max(values)
+        self.first, self.last = min(places), max(places)
+        self.still = "".join([*self._frame(), *map(self._drawn, curves)])
+
     def _drawn(self, curve):
         points = [(self.x(place), self.y(value)) for place, value in sorted(curve.values.items())]
         if curve.kind == "marks": return "".join(map(hollow(curve.colour), points))
         return line(points, curve.colour, 1.5, DASHES if curve.kind == "dashed" else "")
-
-    def _legend(self, row, words, sign):
-        x, y = self.LEFT, 26 + self.LINE * row
-        return f'<g transform="translate({x} {y})">{sign}</g>' + text(x + 27, y + 4, words)
 
     def _sign(self, curve):
         if curve.kind == "marks": return hollow(curve.colour)((10, 0))

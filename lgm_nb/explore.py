@@ -5,7 +5,7 @@ __all__ = ['ORDER', 'SEEDS', 'CLASSES', 'STYLE', 'BODY', 'SCRIPT_START', 'SCRIPT
            'SCRIPT_SECTIONS', 'SCRIPT_END', 'TRUNCATION', 'KINDS', 'LIMITS', 'sprite', 'chosen_images',
            'reconstructions', 'tree_drawings', 'group_facts', 'sample_lengths', 'sample_rows', 'curve', 'log_ticks',
            'chart', 'alignment_charts', 'quality_charts', 'quality_chart', 'prepare_page', 'fill', 'page',
-           'film_lengths', 'font', 'rgb', 'tinted', 'Film', 'film_palette', 'film_bytes', 'Clock', 'write',
+           'film_lengths', 'font', 'rgb', 'tinted', 'FilmRows', 'Film', 'film_palette', 'film_bytes', 'Clock', 'write',
            'source_words', 'write_page', 'write_film', 'explore', 'main']
 
 # %% ../nbs/20_page.ipynb #3dd57902
@@ -259,7 +259,10 @@ button span, .eight span {
 .choices { display: flex; flex-wrap: wrap; gap: 6px; margin: 6px 0; }
 canvas { display: block; width: 100%; image-rendering: pixelated; background: #000; border-radius: 2px; }
 .eight { display: grid; grid-template-columns: repeat(var(--count), minmax(0, 105px)); gap: 4px; }
+"""
 
+# %% ../nbs/20_page.ipynb #4174af32
+STYLE += """
 .row { display: flex; flex-wrap: wrap; gap: 6px 26px; align-items: flex-start; }
 .main { flex: 0 1 350px; }
 .side { flex: 1 1 320px; }
@@ -286,7 +289,10 @@ canvas { display: block; width: 100%; image-rendering: pixelated; background: #0
 .trees svg { width: 100%; height: auto; background: var(--panel); border-radius: 4px; }
 .leaf { stroke: #777; stroke-width: 0.5; }
 .leaf.mine { stroke: var(--ink); stroke-width: 2; }
+"""
 
+# %% ../nbs/20_page.ipynb #1c114565
+STYLE += """
 .charts { display: flex; flex-wrap: wrap; gap: 8px 26px; }
 .chart { flex: 0 1 420px; }
 .chart svg.plot { display: block; width: 100%; height: auto; font-size: 12px; overflow: visible; }
@@ -614,7 +620,10 @@ function plot(box, chart) {
       `${chart.title} over ${chart.across}. ${heading.textContent}: ${said.join(", ")}`);
   };
 }
+"""
 
+# %% ../nbs/20_page.ipynb #2dc958ea
+SCRIPT_CHARTS += """
 function key(list, colour, words) {                        // a line of the legend; returns its sign
   const item = make("li", list, {class: colour}), sign = shape("svg", item, {viewBox: "0 0 26 12"});
   make("span", item, {}, words);
@@ -683,7 +692,10 @@ function drawReconstructions(row) {
   });
   for (const move of likeness) move(state.K);
 }
+"""
 
+# %% ../nbs/20_page.ipynb #e3a47cfa
+SCRIPT_SECTIONS += """
 const kinds = choices($("classes"), D.classes, "kind"), made = {};
 for (const name of D.methods) {
   const box = make("div", $("made"), {class: "samples"});
@@ -818,32 +830,9 @@ def tinted(grey, groups, K, patch, zoom):
     return mixed
 
 # %% ../nbs/20_page.ipynb #e6f14baa
-class Film:
-    "Frames of 690 x 508 px, one for each token count: originals, groups, reconstructions, samples."
+class FilmRows:
+    "Rows of squares under one another; whoever inherits sets images, groups and settings."
     WIDTH, HEIGHT, LEFT, SIZE, GAP, COLUMNS, TOP = 690, 508, 172, 96, 6, 5, 94
-
-    def __init__(self, trained, data, lengths, tick=lambda: None):
-        self.settings = s = trained.settings.tokenizer
-        self.groups, self.lengths = Groups.of(trained.tokenizer), list(lengths)
-        self.N, self.G = s.tokens, s.blocks
-        self.x, y = data.test.batch(chosen_images(data.test, self.COLUMNS))
-        classes = [c % trained.generator.num_classes for c in y.tolist()]
-        self.kept = {K: trained.reconstruct(self.x, K) for K in self.lengths}
-        self.new = dict(zip(self.lengths, sample_rows(trained, classes, SEEDS[:1], self.lengths, tick)))
-        self.cost = step_costs(trained.generator, trained.latents, trained.lengths)
-
-    def frame(self, K):
-        "The picture for K tokens."
-        picture = Image.new("RGB", (self.WIDTH, self.HEIGHT), "white")
-        self._head(ImageDraw.Draw(picture), K)
-        first, kept = side_by_side(self.x, 0), side_by_side(self.kept[K], 0)
-        self._row(picture, 0, "test pictures", self._squares(first))
-        words = f"{self.N} tokens" + (",\nnone merged" if K == self.N else f"\nin {K} groups")
-        if self.settings.tied: self._row(picture, 1, words, self._regions(first, K))
-        else: self._cells(picture, K, words)
-        self._row(picture, 2, f"drawn again\nfrom {K} tokens", self._squares(kept))
-        self._row(picture, 3, f"new pictures\nfrom one noise,\n{K} tokens", self._squares(self.new[K]))
-        return picture
 
     def _row(self, picture, number, words, squares=()):
         "Words and squares of a row; returns its top in px."
@@ -870,6 +859,44 @@ class Film:
             square = tinted(grey, self.groups, K, self.settings.patch, max(1, self.SIZE // len(grey)))
             yield Image.fromarray(square).resize((self.SIZE, self.SIZE), Image.Resampling.NEAREST)
 
+    def _cells(self, picture, K, words):
+        "Tokens as rows, coloured and numbered by group, where they have no place in the picture."
+        groups, pen, top = self.groups, ImageDraw.Draw(picture), self._row(picture, 1, words)
+        wide = (self.COLUMNS * (self.SIZE + self.GAP) - self.GAP) / groups.columns
+        high, colours = self.SIZE / groups.rows, groups.colour_of(K)
+        for (column, row), group in zip(groups.places, groups.at(K)):
+            x, y, colour = self.LEFT + column * wide, top + row * high, colours[group]
+            pen.rectangle([x + 1, y, x + wide - 2, y + high - 4], colour)
+            if min(wide, high) >= 18:
+                words = str(group + 1)
+                pen.text((x + wide / 2, y + high / 2 - 2), words, ink(colour), font(13), anchor="mm")
+
+# %% ../nbs/20_page.ipynb #9b18c584
+class Film(FilmRows):
+    "Frames of 690 x 508 px, one for each token count: originals, groups, reconstructions, samples."
+    def __init__(self, trained, data, lengths, tick=lambda: None):
+        self.settings = s = trained.settings.tokenizer
+        self.groups, self.lengths = Groups.of(trained.tokenizer), list(lengths)
+        self.N, self.G = s.tokens, s.blocks
+        self.x, y = data.test.batch(chosen_images(data.test, self.COLUMNS))
+        classes = [c % trained.generator.num_classes for c in y.tolist()]
+        self.kept = {K: trained.reconstruct(self.x, K) for K in self.lengths}
+        self.new = dict(zip(self.lengths, sample_rows(trained, classes, SEEDS[:1], self.lengths, tick)))
+        self.cost = step_costs(trained.generator, trained.latents, trained.lengths)
+
+    def frame(self, K):
+        "The picture for K tokens."
+        picture = Image.new("RGB", (self.WIDTH, self.HEIGHT), "white")
+        self._head(ImageDraw.Draw(picture), K)
+        first, kept = side_by_side(self.x, 0), side_by_side(self.kept[K], 0)
+        self._row(picture, 0, "test pictures", self._squares(first))
+        words = f"{self.N} tokens" + (",\nnone merged" if K == self.N else f"\nin {K} groups")
+        if self.settings.tied: self._row(picture, 1, words, self._regions(first, K))
+        else: self._cells(picture, K, words)
+        self._row(picture, 2, f"drawn again\nfrom {K} tokens", self._squares(kept))
+        self._row(picture, 3, f"new pictures\nfrom one noise,\n{K} tokens", self._squares(self.new[K]))
+        return picture
+
     def _head(self, pen, K):
         "The count, its cost, and the place on a logarithmic scale."
         share, right = self.cost[K] / self.cost[self.N], self.WIDTH - 20
@@ -884,18 +911,6 @@ class Film:
         for count in sorted(powers | {self.N}):
             pen.text((x(count), 67), str(count), "#555", font(13), anchor="mt")
         pen.ellipse([x(K) - 8, 48, x(K) + 8, 64], COLOURS[0])
-
-    def _cells(self, picture, K, words):
-        "Tokens as rows, coloured and numbered by group, where they have no place in the picture."
-        groups, pen, top = self.groups, ImageDraw.Draw(picture), self._row(picture, 1, words)
-        wide = (self.COLUMNS * (self.SIZE + self.GAP) - self.GAP) / groups.columns
-        high, colours = self.SIZE / groups.rows, groups.colour_of(K)
-        for (column, row), group in zip(groups.places, groups.at(K)):
-            x, y, colour = self.LEFT + column * wide, top + row * high, colours[group]
-            pen.rectangle([x + 1, y, x + wide - 2, y + high - 4], colour)
-            if min(wide, high) >= 18:
-                words = str(group + 1)
-                pen.text((x + wide / 2, y + high / 2 - 2), words, ink(colour), font(13), anchor="mm")
 
 # %% ../nbs/20_page.ipynb #5bc97dc2
 KINDS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}

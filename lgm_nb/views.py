@@ -5,8 +5,8 @@ __all__ = ['HOVER', 'PAPER', 'PAPER_MEAN', 'KINDS', 'SHOW', 'FEATURES', 'PARTS',
            'neighbours', 'region_colours', 'ink', 'Groups', 'edges', 'cells_path', 'centres', 'framed', 'scaled',
            'stroke', 'region', 'numbers', 'regions', 'outline', 'draw_regions', 'cut_height', 'draw_tree', 'draw_trees',
            'what_it_paints', 'inside_share', 'draw_owned', 'draw_kept', 'latents_of', 'Strip', 'labelled', 'draw_strip',
-           'neighbour_table', 'cknna_of_all', 'Alignment', 'draw_map', 'draw_cosines', 'shown_lengths', 'draw_pairs',
-           'step_costs', 'decoding_cost', 'Costs', 'Quality']
+           'neighbour_table', 'cknna_of_all', 'LatentMap', 'Alignment', 'draw_map', 'draw_cosines', 'shown_lengths',
+           'draw_pairs', 'step_costs', 'decoding_cost', 'Costs', 'Quality']
 
 # %% ../nbs/18_views.ipynb #ba83298c
 from functools import lru_cache
@@ -394,8 +394,8 @@ def cknna_of_all(lists):
     return (products / scale[:, None] / scale).numpy()
 
 # %% ../nbs/18_views.ipynb #b476641d
-class Alignment:
-    "Latents of images x (n, channels, H, W) by each of {name: `Trained`}, at every length."
+class LatentMap:
+    "Latents of images x (n, channels, H, W) by each of {name: `Trained`} on a map that full length fixes."
     SHOWN = 200                                                          # points on the map
 
     def __init__(self, methods, x):
@@ -406,7 +406,6 @@ class Alignment:
         self.few = {name: z[:self.SHOWN] for name, z in self.z.items()}
         self.axes = {name: self._fit(z.flatten(1)) for name, z in self.few.items()}
         self.full = {name: self.points(name, self.N) for name in self.z}
-        self.tables = {name: self._tables(name) for name in self.z}
 
     def _fit(self, flat):
         "Mean (d,) and two principal directions (d, 2) of (n, d)."
@@ -427,6 +426,13 @@ class Alignment:
         "Mean cosine of each token (centred over images) with itself at full length, (N,)."
         a, b = (t - self.few[name].mean(0) for t in (self.known(name, K), self.few[name]))
         return torch.cosine_similarity(a, b, dim=-1, eps=1e-6).mean(0).numpy()
+
+# %% ../nbs/18_views.ipynb #ac8da27e
+class Alignment(LatentMap):
+    "Latents of images x (n, channels, H, W) by each of {name: `Trained`}, at every length."
+    def __init__(self, methods, x):
+        super().__init__(methods, x)
+        self.tables = {name: self._tables(name) for name in self.z}
 
     def _tables(self, name):
         "CKNNA of all pairs of lengths, {kind: (lengths, lengths)}: as `metrics.length_alignment`."

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'TokenCount', 'classes_of', 'wide', 'in_row', 'said', 'Explorer', 'GroupsExplorer', 'read_upload',
-           'as_garment', 'ReconstructionExplorer', 'AlignmentExplorer', 'QualityExplorer', 'Background', 'Sampling',
-           'SamplePictures', 'SampleExplorer', 'together']
+           'as_garment', 'ReconstructionExplorer', 'AlignmentExplorer', 'QualityExplorer', 'Background',
+           'SamplingControls', 'Sampling', 'SamplePictures', 'SampleExplorer', 'together']
 
 # %% ../nbs/19_widgets.ipynb #25ea1e13
 import asyncio
@@ -335,8 +335,8 @@ class Background:
         else: threading.Thread(target=run, daemon=True).start()
 
 # %% ../nbs/19_widgets.ipynb #5f9345ca
-class Sampling(Explorer):
-    "The controls of sampling (class, seed, guidance, steps), and the drawing that they ask for."
+class SamplingControls(Explorer):
+    "The controls of sampling (class, seed, guidance, steps), and the wishes that they stand for."
     many = 6
 
     def controls(self):
@@ -379,6 +379,9 @@ class Sampling(Explorer):
             found.append((name, self.chosen.value, seed, K, guidance, steps))
         return found
 
+# %% ../nbs/19_widgets.ipynb #e550bd28
+class Sampling(SamplingControls):
+    "Draws what the controls ask for."
     def draw(self, wish, wanted, step=lambda i: None):
         "(images (many, channels, H, W), nine on the path, seconds an image), or None: not wanted."
         name, label, seed, K, guidance, steps = wish
