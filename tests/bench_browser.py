@@ -13,8 +13,8 @@ from conftest import PROJECT, chromium, jupyter
 from playwright.sync_api import sync_playwright
 from test_explore_page import EXPLORERS, bring, handle, opened_page
 
-from lgm_nb.files import save_json
-from lgm_nb.runs import environment
+from lgm_nb.base.files import save_json
+from lgm_nb.training.runs import environment
 
 ROUNDS, SWEEPS = 3, 10
 

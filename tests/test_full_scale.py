@@ -15,10 +15,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from lgm_nb.files import load_json, load_tensors
-from lgm_nb.fitting import backward
-from lgm_nb.runs import Run
-from lgm_nb.settings import from_plain
+from lgm_nb.base.files import load_json, load_tensors
+from lgm_nb.training.fitting import backward
+from lgm_nb.training.runs import Run
+from lgm_nb.training.settings import from_plain
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import torch
 from conftest import free_port
-from lgm_nb.files import load_json, load_tensors
-from lgm_nb.runs import Run
-from lgm_nb.settings import from_plain
-from lgm_nb.states import States, digest_of
+from lgm_nb.base.files import load_json, load_tensors
+from lgm_nb.training.runs import Run
+from lgm_nb.training.settings import from_plain
+from lgm_nb.training.states import States, digest_of
 
 FORKS = multiprocessing.get_context("forkserver")                        # children start with everything imported
 FORKS.set_forkserver_preload(["lgm_nb.train", "torch.distributed.run", "accelerate", "pytest", "psutil"])
@@ -258,10 +258,10 @@ class Evil:
 
 def test_pickles_that_run_code_are_refused(reference, tmp_path, capsys):
     from lgm_nb import release
-    from lgm_nb.errors import UserError
-    from lgm_nb.interop import load_authors_generator, load_authors_latents, load_authors_patterns
-    from lgm_nb.losses import pretrained_vit
-    from lgm_nb.shards import ShardSet
+    from lgm_nb.base.errors import UserError
+    from lgm_nb.release.interop import load_authors_generator, load_authors_latents, load_authors_patterns
+    from lgm_nb.losses.terms import pretrained_vit
+    from lgm_nb.data.shards import ShardSet
     marker, out, shards = tmp_path / "marker", tmp_path / "run", tmp_path / "shards"
     shutil.copytree(reference / "latents", shards)
     (shards / "statistics.safetensors").unlink()

@@ -3,9 +3,9 @@ from functools import partial
 from unittest.mock import patch
 
 from lgm_nb import weights
-from lgm_nb.files import load_json
+from lgm_nb.base.files import load_json
 from lgm_nb.generator import GeneratorSettings
-from lgm_nb.settings import (DataSettings, EvaluationSettings, GeneratorTraining, Settings,
+from lgm_nb.training.settings import (DataSettings, EvaluationSettings, GeneratorTraining, Settings,
                              TokenizerTraining)
 from lgm_nb.tokenizer import TokenizerSettings
 
