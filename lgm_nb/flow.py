@@ -7,15 +7,16 @@ __all__ = ['merged_noise', 'flow_matching_loss', 'guide', 'time_grid', 'sample']
 import torch
 
 from .base.errors import UserError
-from .base.distributed import full_precision
 
 # %% ../nbs/method/06_flow.ipynb #e3d8e6ee
 def merged_noise(noise, pattern, noise_scale="merged"):
     """Noise for K tokens from full-space noise (B, N, C) -> (B, K, C).
 
-    "merged": its projection, variance 1/s; "unit": scaled back to variance 1 (the paper's first checkpoints).
+    "merged": its projection, variance 1/s; "unit": scaled back to variance 1 (the paper's first
+    checkpoints).
     """
-    if noise_scale not in ("merged", "unit"): raise UserError(f"Unknown noise scale {noise_scale!r}; choose merged or unit.")
+    if noise_scale not in ("merged", "unit"):
+        raise UserError(f"Unknown noise scale {noise_scale!r}; choose merged or unit.")
     merged = pattern.merge(noise)
     return merged if noise_scale == "merged" else merged * pattern.sizes.to(merged).sqrt()[:, None]
 
@@ -23,13 +24,14 @@ def merged_noise(noise, pattern, noise_scale="merged"):
 def flow_matching_loss(model, z, y, pattern, *, t=None, noise=None, noise_scale="merged"):
     """Loss of each image, (B,) float32.
 
-    z: (B, N, C) full-length latents, normalised; y: (B,) classes; t: (B,) times, else sigmoid of a gaussian;
-    noise: full-space (B, N, C), else drawn here; noise_scale: "merged", or "unit" for the legacy mode without weights.
-    Source: the paper, generator section, with the noise-scale correction of its release.
+    z: (B, N, C) full-length latents, normalised; y: (B,) classes; t: (B,) times, else sigmoid of a
+    gaussian; noise: full-space (B, N, C), else drawn here; noise_scale: "merged", or "unit" for the
+    legacy mode without weights. Source: the paper, generator section, with the noise-scale
+    correction of its release.
     """
     t = torch.sigmoid(torch.randn(len(z), device=z.device)) if t is None else t
     noise = torch.randn_like(z) if noise is None else noise
-    with full_precision(z): z_K, eps_K = pattern.merge(z), merged_noise(noise, pattern, noise_scale)      # (B, K, C)
+    z_K, eps_K = pattern.merge(z), merged_noise(noise, pattern, noise_scale)  # (B, K, C)
     time = t.to(z)[:, None, None]
     velocity = model(time * z_K + (1 - time) * eps_K, t, y, pattern)
     error = (velocity.float() - (z_K - eps_K).float()).square().mean(-1)                    # (B, K)
@@ -40,31 +42,38 @@ def flow_matching_loss(model, z, y, pattern, *, t=None, noise=None, noise_scale=
 def guide(conditional, unconditional, weight, pattern, mode="per_position"):
     'Velocities (B, K, C) combined: mode "per_position" (divided by group size) or "standard".'
     if mode == "standard": return unconditional + weight * (conditional - unconditional)
-    if mode != "per_position": raise UserError(f"Unknown guidance mode {mode!r}; choose per_position or standard.")
+    if mode != "per_position":
+        raise UserError(f"Unknown guidance mode {mode!r}; choose per_position or standard.")
     sizes = pattern.sizes.to(conditional)[:, None]
     return conditional + (weight - 1) / sizes * (conditional - unconditional)
 
 
 def time_grid(points=25, shift=0.3):
-    "points times from 0 to 1, denser near 0 (noise) for shift < 1: a u / (1 + (a - 1) u) on an even grid u."
+    """points times from 0 to 1, denser near 0 (noise) for shift < 1.
+
+    The formula: a u / (1 + (a - 1) u) on an even grid u, with a the shift.
+    """
     if points < 2: raise UserError(f"{points} grid points make no step; choose at least 2.")
     u = torch.linspace(0, 1, points)
     return shift * u / (1 + (shift - 1) * u)
 
 # %% ../nbs/method/06_flow.ipynb #419d8cb0
 @torch.no_grad()
-def sample(model, y, pattern, *, noise=None, points=25, shift=0.3, guidance=1.0, guidance_mode="per_position",
-           interval=(0.1, 1.0), generator=None, noise_scale="merged", on_step=None):
+def sample(model, y, pattern, *, noise=None, points=25, shift=0.3, guidance=1.0,
+           guidance_mode="per_position", interval=(0.1, 1.0), generator=None, noise_scale="merged",
+           on_step=None):
     """Draw latents (B, K, C) for classes y (B,).
 
-    noise: full-space (B, N, C), else drawn with `generator` on the CPU and moved to the model's device.
-    points: grid points (points - 1 Euler steps); shift: see `time_grid`; guidance: weight, 1 means off, active for t
-    inside `interval`; on_step: called as on_step(i, x) before each step and after the last; returning False stops there.
-    Raises `UserError` for an unknown mode or a noise of the wrong shape. Source: the paper, sampling section.
+    noise: full-space (B, N, C), else drawn with `generator` on the CPU and moved to the model's
+    device. points: grid points (points - 1 Euler steps); shift: see `time_grid`; guidance: weight,
+    1 means off, active for t inside `interval`; on_step: called as on_step(i, x) before each step
+    and after the last; returning False stops there. Raises `UserError` for an unknown mode or a
+    noise of the wrong shape. Source: the paper, sampling section.
     """
     shape = len(y), pattern.num_tokens, model.channels
     if noise is None: noise = torch.randn(shape, generator=generator)
-    if tuple(noise.shape) != shape: raise UserError(f"Noise has shape {tuple(noise.shape)}; give full-space noise {shape}.")
+    if tuple(noise.shape) != shape:
+        raise UserError(f"Noise has shape {tuple(noise.shape)}; give full-space noise {shape}.")
     device, dtype = model.pos.device, model.pos.dtype
     y, x = y.to(device), merged_noise(noise.to(device, dtype), pattern, noise_scale)
     no_class = torch.full_like(y, model.num_classes)

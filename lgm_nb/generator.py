@@ -16,16 +16,18 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .base.errors import UserError
-from .base.distributed import full_precision
 
 # %% ../nbs/method/07_generator.ipynb #e7733af0
 class RMSNorm(nn.RMSNorm):
-    "torch's RMSNorm, computed in float32 whatever the format of x (..., width); returns x's format."
+    "torch's RMSNorm of x (..., width), computed in float32; returns x's format."
     def forward(self, x): return super().forward(x.float()).to(x.dtype)
 
 
 class Attention(nn.Module):
-    "Self-attention with normalised queries and keys: x (B, K, width), log_sizes (K,) or None -> (B, K, width)."
+    """Self-attention with normalised queries and keys.
+
+    forward: x (B, K, width), log_sizes (K,) or None -> (B, K, width).
+    """
     def __init__(self, width, heads):
         super().__init__()
         self.heads = heads
@@ -35,11 +37,14 @@ class Attention(nn.Module):
     def forward(self, x, log_sizes=None):
         q, k, v = rearrange(self.qkv(x), "b k (three h d) -> three b h k d", three=3, h=self.heads)
         bias = None if log_sizes is None else log_sizes.to(q.dtype).expand(1, 1, x.shape[1], -1)
-        out = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=bias)   # (B, heads, K, d)
+        q, k = self.q_norm(q), self.k_norm(k)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, K, d)
         return self.proj(rearrange(out, "b h k d -> b k (h d)"))
 
 # %% ../nbs/method/07_generator.ipynb #64d6bec3
-def modulate(x, shift, scale): return x * (1 + scale) + shift
+def modulate(x, shift, scale):
+    "x (B, K, width) scaled and shifted; shift and scale (B, 1, width), 0 changes nothing."
+    return x * (1 + scale) + shift
 
 
 class SwiGLU(nn.Module):
@@ -59,7 +64,8 @@ class Modulation(nn.Module):
     def __init__(self, width, parts):
         super().__init__()
         self.parts, self.linear = parts, nn.Linear(width, parts * width)
-        nn.init.zeros_(self.linear.weight); nn.init.zeros_(self.linear.bias)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, c): return self.linear(F.silu(c))[:, None].chunk(self.parts, dim=-1)
 
@@ -69,7 +75,8 @@ class Block(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
         self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
-        self.attn, self.mlp, self.modulation = Attention(width, heads), SwiGLU(width), Modulation(width, 6)
+        self.attn, self.mlp = Attention(width, heads), SwiGLU(width)
+        self.modulation = Modulation(width, 6)
 
     def forward(self, x, c, log_sizes=None):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
@@ -79,7 +86,8 @@ class Block(nn.Module):
 # %% ../nbs/method/07_generator.ipynb #c04e755d
 def time_features(t, frequencies=128):
     "t (B,) in [0, 1] -> (B, 256): cosines, then sines, at frequencies from 1 down to 1/10000."
-    f = torch.exp(-math.log(10000) * torch.arange(frequencies, device=t.device, dtype=torch.float32) / frequencies)
+    f = torch.exp(-math.log(10000) * torch.arange(frequencies, device=t.device, dtype=torch.float32)
+                  / frequencies)
     angle = t.float()[:, None] * f
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
@@ -100,54 +108,74 @@ class GeneratorSettings:
     "One of the paper's sizes, in place of width, depth and heads."
 
     def resolve(self):
-        "(width, depth, heads) of the named size, or as given; raises `UserError` when heads do not divide the width."
+        """(width, depth, heads) of the named size, or as given.
+
+        Raises `UserError` when heads do not divide the width.
+        """
         width, depth, heads = SIZES.get(self.size, (self.width, self.depth, self.heads))
-        if width % heads: raise UserError(f"A width of {width} does not divide into {heads} heads; choose a multiple of {heads}.")
+        if min(width, depth, heads) < 1:
+            raise UserError(f"A generator of width {width}, {depth} blocks and {heads} heads "
+                            "cannot be; choose whole numbers from 1.")
+        if width % heads:
+            raise UserError(f"A width of {width} does not divide into {heads} heads; choose a "
+                            f"multiple of {heads}.")
         return width, depth, heads
 
 # %% ../nbs/method/07_generator.ipynb #96e2fa5d
 class DiT(nn.Module):
     """Diffusion transformer over K merged tokens; predicts the velocity of flow matching.
 
-    tokens: N; channels: C; num_classes: labels 0..num_classes-1, and num_classes itself means "no class".
-    Attribute checkpointing: True keeps fewer activations in training and computes them again in the backward pass.
-    Source: the paper, generator section (a LightningDiT-style transformer, Yao et al. 2025).
+    tokens: N; channels: C; num_classes: labels 0..num_classes-1, and num_classes itself means "no
+    class". Attribute checkpointing: True keeps fewer activations in training and computes them
+    again in the backward pass. Source: the paper, generator section (a LightningDiT-style
+    transformer, Yao et al. 2025).
     """
-    def __init__(self, tokens=64, channels=8, num_classes=10, settings: GeneratorSettings | None = None):
+    def __init__(self, tokens=64, channels=8, num_classes=10,
+                 settings: GeneratorSettings | None = None):
         super().__init__()
         self.settings, self.checkpointing = settings or GeneratorSettings(), False
         width, depth, heads = self.settings.resolve()
         self.tokens, self.channels, self.num_classes = tokens, channels, num_classes
-        self.pos = nn.Parameter(torch.randn(1, tokens, width) * 0.5)                         # as loud as the tokens: neighbours are found early
+        # as loud as the tokens: neighbours are found early
+        self.pos = nn.Parameter(torch.randn(1, tokens, width) * 0.5)
         self.embed = nn.Linear(channels, width)
         self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.final_norm, self.final_modulation, self.out = RMSNorm(width), Modulation(width, 2), nn.Linear(width, channels)
+        self.final_norm = RMSNorm(width)
+        self.final_modulation = Modulation(width, 2)
+        self.out = nn.Linear(width, channels)
         self._start()
 
     def _start(self):
         "Xavier for the linear layers of the blocks, small for the condition, zero for the output."
         for block in self.blocks:
             for layer in (block.attn.qkv, block.attn.proj, block.mlp.w12, block.mlp.w3):
-                nn.init.xavier_uniform_(layer.weight); nn.init.zeros_(layer.bias)
-        for weight in (self.label.weight, self.time[0].weight, self.time[2].weight): nn.init.normal_(weight, std=0.02)
-        nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        for weight in (self.label.weight, self.time[0].weight, self.time[2].weight):
+            nn.init.normal_(weight, std=0.02)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x, t, y, pattern=None):
-        """Velocity (B, K, C) at x (B, K, C), times t (B,) in [0, 1], classes y (B,); pattern=None means K = N.
+        """Velocity (B, K, C) at x (B, K, C), times t (B,) in [0, 1], classes y (B,).
 
-        Raises `UserError` when x and pattern do not fit together.
+        pattern=None means K = N. Raises `UserError` when x and pattern do not fit together.
         """
         N, K = self.tokens, self.tokens if pattern is None else pattern.K
         if x.shape[1:] != (K, self.channels) or (pattern is not None and pattern.num_tokens != N):
-            raise UserError(f"Got tokens {tuple(x.shape[1:])} for K = {K} of N = {N if pattern is None else pattern.num_tokens}; "
+            raise UserError(f"Got tokens {tuple(x.shape[1:])} for K = {K} of N = "
+                            f"{N if pattern is None else pattern.num_tokens}; "
                             f"this generator takes (K, {self.channels}) merged from N = {N}.")
-        c = self.time(time_features(t).to(self.pos.dtype)) + self.label(y)                   # (B, width)
-        with full_precision(x): pos = pattern.merge(self.pos) if K < N else self.pos         # float32 through all blocks
-        h = self.embed(x) + pos                                                             # (B, K, width)
-        log_sizes = pattern.log_sizes.to(x.device) if K < N and pattern.log_sizes is not None else None      # (K,)
+        c = self.time(time_features(t).to(self.pos.dtype)) + self.label(y)  # (B, width)
+        pos = pattern.merge(self.pos) if K < N else self.pos  # float32 through all blocks
+        h = self.embed(x) + pos  # (B, K, width)
+        log_sizes = pattern.log_sizes if K < N else None  # (K,)
+        if log_sizes is not None: log_sizes = log_sizes.to(x.device)
+        recompute = self.checkpointing and self.training
         for block in self.blocks:
-            h = checkpoint(block, h, c, log_sizes, use_reentrant=False) if self.checkpointing and self.training else block(h, c, log_sizes)
+            if recompute: h = checkpoint(block, h, c, log_sizes, use_reentrant=False)
+            else: h = block(h, c, log_sizes)
         shift, scale = self.final_modulation(c)
         return self.out(modulate(self.final_norm(h), shift, scale))

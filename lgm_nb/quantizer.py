@@ -4,22 +4,28 @@
 __all__ = ['Quantized', 'entropy', 'SoftVQ', 'Sphere', 'Gaussian', 'make_quantizer']
 
 # %% ../nbs/method/04_latents.ipynb #4336e92f
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from .base.distributed import all_reduce_mean
 from .base.errors import UserError
-from .base.distributed import full_precision, mean_over_processes
+from .base.precision import as_float32, full_precision, product
 
 # %% ../nbs/method/04_latents.ipynb #556a3196
-@dataclass
 class Quantized:
-    "Latents in their final form, z (B, N, C), and the loss that keeps the form healthy (a scalar, already weighted)."
-    z: torch.Tensor
-    loss: torch.Tensor
+    """Latents in their final form, z (B, N, C), and the loss that keeps the form healthy.
+
+    The loss is a scalar, already weighted, or a function that computes it when it is asked for.
+    Both are float32 under autocast.
+    """
+    def __init__(self, z, loss): self.z, self._loss = z, loss
+
+    @property
+    def loss(self): return self._loss() if callable(self._loss) else self._loss
 
 
 def entropy(p, eps=1e-9):
@@ -28,57 +34,76 @@ def entropy(p, eps=1e-9):
 
 # %% ../nbs/method/04_latents.ipynb #d216f964
 class SoftVQ(nn.Module):
-    """Soft vector quantiser: a softmax-weighted mean of codewords, one codebook for each block of tokens.
+    """Soft vector quantiser: a softmax-weighted mean of codewords, one codebook a block of tokens.
 
-    forward: z (B, N, C) -> `Quantized` with z (B, N, C), every token inside the hull of its block's unit codewords.
-    channels: C; blocks: G codebooks of `codewords` entries. N must be a multiple of G.
-    Source: the paper, tokenizer section (the quantiser is that of SoftVQ-VAE, Chen et al. 2024).
+    forward: z (B, N, C) -> `Quantized` with z (B, N, C), every token inside the hull of its block's
+    unit codewords; its loss is the entropy loss, in evaluation computed only when it is read.
+    channels: C; blocks: G codebooks of `codewords` entries. N must be a multiple of G. Source: the
+    paper, tokenizer section (the quantiser is that of SoftVQ-VAE, Chen et al. 2024).
     """
-    def __init__(self, channels, blocks=4, codewords=128, temperature=0.07, entropy_weight=0.01, entropy_temperature=0.01):
+    def __init__(self, channels, blocks=4, codewords=128, temperature=0.07, entropy_weight=0.01,
+                 entropy_temperature=0.01):
         super().__init__()
-        self.temperature, self.entropy_temperature, self.entropy_weight = temperature, entropy_temperature, entropy_weight
+        if not isinstance(blocks, int) or blocks < 1:
+            raise UserError(f"{blocks!r} codebooks cannot be; choose a whole number from 1.")
+        self.temperature, self.entropy_temperature = temperature, entropy_temperature
+        self.entropy_weight = entropy_weight
         self.codebook = nn.Parameter(torch.randn(blocks, codewords, channels))
 
     def entropy_loss(self, similarity):
-        "similarity: (G, tokens, V) cosines; scalar, not yet weighted."
-        q = (similarity / self.entropy_temperature).softmax(-1)
-        mean = q.mean((0, 1))
-        return entropy(q).mean() - entropy(mean_over_processes(mean) if self.training else mean)
+        "similarity: (G, tokens, V) cosines; scalar, weighted."
+        with full_precision(similarity):
+            q = (similarity / self.entropy_temperature).softmax(-1)
+            mean = q.mean((0, 1))
+            mean = all_reduce_mean(mean) if self.training else mean
+            return self.entropy_weight * (entropy(q).mean() - entropy(mean))
 
     def forward(self, z, noise=None):
         G, B = len(self.codebook), len(z)
-        if z.shape[1] % G: raise UserError(f"{z.shape[1]} tokens do not divide into {G} codebooks; choose a multiple of {G}.")
-        with full_precision(z):                                                              # temperatures this low need float32
-            words = F.normalize(self.codebook, dim=-1)                                       # (G, V, C)
-            z = F.normalize(rearrange(z.to(words), "b (g n) c -> g (b n) c", g=G), dim=-1)   # (G, B n, C)
-            similarity = z @ words.detach().transpose(1, 2)                                  # (G, B n, V)
-            out = (similarity / self.temperature).softmax(-1) @ words
-            return Quantized(rearrange(out, "g (b n) c -> b (g n) c", b=B), self.entropy_weight * self.entropy_loss(similarity))
+        if z.shape[1] % G:
+            raise UserError(f"{z.shape[1]} tokens do not divide into {G} codebooks; choose a "
+                            f"multiple of {G}.")
+        with full_precision(z):  # temperatures this low need float32
+            words = F.normalize(self.codebook, dim=-1)  # (G, V, C)
+            z = rearrange(z.to(words), "b (g n) c -> g (b n) c", g=G)  # (G, B n, C)
+            z = F.normalize(z, dim=-1)
+            similarity = product(z, words.detach().transpose(1, 2))  # (G, B n, V)
+            out = product((similarity / self.temperature).softmax(-1), words)
+            out = rearrange(out, "g (b n) c -> b (g n) c", b=B)
+            if not self.training: return Quantized(out, partial(self.entropy_loss, similarity))
+            return Quantized(out, self.entropy_loss(similarity))
 
 # %% ../nbs/method/04_latents.ipynb #8f0c50a5
 class Sphere(nn.Module):
-    "Layer normalisation without weights: each token has mean 0 and root mean square 1 over its channels. (B, N, C) -> (B, N, C)."
-    def forward(self, z, noise=None): return Quantized(F.layer_norm(z, z.shape[-1:]), z.new_zeros(()))
+    """Layer normalisation without weights, (B, N, C) -> (B, N, C).
+
+    Each token has mean 0 and root mean square 1 over its channels.
+    """
+    def forward(self, z, noise=None):
+        z = as_float32(z)
+        with full_precision(z): return Quantized(F.layer_norm(z, z.shape[-1:]), z.new_zeros(()))
 
 
 class Gaussian(nn.Module):
-    """A variational autoencoder's latents with a posterior of fixed width: noise while training, and 1/2 z^2 as its loss.
+    """A variational autoencoder's latents: noise of fixed width in training, 1/2 z^2 as its loss.
 
-    noise: standard deviation added in training mode only; weight: of the Kullback-Leibler term, mean over all numbers.
-    forward takes a gaussian draw of z's shape to use in place of a fresh one.
+    noise: standard deviation added in training mode only; weight: of the Kullback-Leibler term,
+    mean over all numbers. forward takes a gaussian draw of z's shape to use in place of a fresh
+    one.
     """
     def __init__(self, noise=0.1, weight=1e-3):
         super().__init__()
         self.noise, self.weight = noise, weight
 
     def forward(self, z, noise=None):
+        z = as_float32(z)
         loss = self.weight * 0.5 * z.square().mean()
         if not self.training: return Quantized(z, loss)
         return Quantized(z + self.noise * (torch.randn_like(z) if noise is None else noise), loss)
 
 # %% ../nbs/method/04_latents.ipynb #c0d910a1
 def make_quantizer(form, channels, blocks=4, codewords=128, noise=0.1, weight=1e-3):
-    'The form of latents by name: "gaussian", "sphere" or "softvq". Raises `UserError` for any other.'
+    'The form of latents by name: "gaussian", "sphere" or "softvq"; else a `UserError`.'
     if form == "gaussian": return Gaussian(noise, weight)
     if form == "sphere": return Sphere()
     if form == "softvq": return SoftVQ(channels, blocks, codewords)

@@ -1,8 +1,10 @@
-"The page without Python, opened from disk with the network off: every count by keyboard, nothing stale or missing."
+"""The page without Python, opened from disk with the network off: every count by keyboard,
+nothing stale or missing."""
 import subprocess
 import sys
 
 import pytest
+from conftest import PATIENCE
 
 SECTIONS = "[data-k]"
 
@@ -11,7 +13,8 @@ SECTIONS = "[data-k]"
 def file(tmp_path_factory):
     "The page, made by the command that the README names."
     target = tmp_path_factory.mktemp("page") / "explore.html"
-    done = subprocess.run([sys.executable, "-m", "lgm_nb.explore", "--html", target], capture_output=True, text=True)
+    words = [sys.executable, "-m", "lgm_nb.explore", "--html", target]
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     print(done.stdout.strip().splitlines()[-1])
     assert target.stat().st_size <= 8_000_000
@@ -20,20 +23,27 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(file, browser):
-    "The open page; page.asked: every address it asked for, page.complaints: what the browser complains of."
+    """The open page. page.asked: every address it asked for; page.complaints: what the browser
+    complains of."""
     context = browser.new_context(viewport=dict(width=1200, height=900), offline=True)
+    context.set_default_timeout(1000 * PATIENCE)
     opened = context.new_page()
     opened.asked, opened.complaints = [], []
     opened.on("request", lambda request: opened.asked.append(request.url))
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
-    opened.on("console", lambda message: opened.complaints.append(message.text) if message.type == "error" else None)
+    def hear(message):
+        if message.type == "error": opened.complaints.append(message.text)
+    opened.on("console", hear)
     opened.goto(file.as_uri())
     opened.wait_for_selector(SECTIONS)
     yield opened
     context.close()
 
 
-def shown(page): return {int(k) for k in page.eval_on_selector_all(SECTIONS, "all => all.map(e => e.dataset.k)")}
+def shown(page):
+    "The token counts that the sections show: one of them, or the page is stale."
+    found = page.eval_on_selector_all(SECTIONS, "all => all.map(e => e.dataset.k)")
+    return {int(k) for k in found}
 
 
 def pixels(page):
@@ -48,7 +58,8 @@ def fills(page):
 
 def test_every_position_by_keyboard(page, pictures):
     slider = page.locator("input[type=range]").first
-    slider.focus(); slider.press("Home")
+    slider.focus()
+    slider.press("Home")
     assert shown(page) == {4}
     seen, drawn = [pixels(page)], [int(page.locator("#samples").get_attribute("data-drawn"))]
     for K in range(5, 65):
@@ -62,7 +73,7 @@ def test_every_position_by_keyboard(page, pictures):
     assert len(set(seen)) == 61
     assert drawn[:13] == list(range(4, 17)) and drawn[-1] == 64 and drawn == sorted(drawn)
     page.screenshot(path=pictures / "html_64.png", full_page=True)
-    for step in range(48): slider.press("ArrowLeft")                     # there and back: the same pictures
+    for _ in range(48): slider.press("ArrowLeft")    # there and back: the same pictures
     assert shown(page) == {16} and pixels(page) == seen[12]
     page.screenshot(path=pictures / "html_16.png", full_page=True)
 
@@ -76,11 +87,12 @@ def test_a_patch_names_its_group(page, pictures):
         size = mine.count(mine[token])
         assert said.inner_text().startswith(f"Group {mine[token] + 1} of 16")
         assert str(size) in said.inner_text() or size == 1
-        assert page.locator("#regions rect.mine").count() == page.locator(".leaf.mine").count() == size
+        for marked in ("#regions rect.mine", ".leaf.mine"):
+            assert page.locator(marked).count() == size
     page.screenshot(path=pictures / "html_hover.png", full_page=True)
-    cells.nth(0).focus()                                                 # token 0 lies in the upper left corner
-    for key, (row, column) in (("ArrowRight", (1, 2)), ("ArrowDown", (2, 2)), ("ArrowLeft", (2, 1)), ("ArrowUp", (1, 1))):
-        page.keyboard.press(key)
+    cells.nth(0).focus()                             # token 0 lies in the upper left corner
+    for step, (row, column) in dict(Right=(1, 2), Down=(2, 2), Left=(2, 1), Up=(1, 1)).items():
+        page.keyboard.press(f"Arrow{step}")
         name = page.evaluate("document.activeElement.getAttribute('aria-label')")
         assert name.startswith(f"patch in row {row}, column {column}: ")
 
@@ -99,7 +111,7 @@ def test_charts_show_the_count(page):
     for chart in page.locator("#likeness svg.plot, #aligned svg.plot").all():
         words = chart.get_attribute("aria-label")
         assert "At 8 tokens" in words and "merging" in words and "truncation" in words
-    assert page.locator("#aligned .hollow").count() == 2 * (2 * 3 + 2)   # paper's values, and signs in the legends
+    assert page.locator("#aligned .hollow").count() == 2 * (2 * 3 + 2)     # values, and legends
     visible = page.locator("#costs .chart:visible h3")
     assert visible.all_inner_texts() == ["Class features"]
     page.locator("#features button").nth(1).click()
@@ -107,7 +119,9 @@ def test_charts_show_the_count(page):
 
 
 def test_no_network_and_no_complaints(page, file):
-    assert [a for a in page.asked if not a.startswith(("data:", "blob:", file.as_uri()))] == [] and page.complaints == []
+    ours = "data:", "blob:", file.as_uri()
+    assert [asked for asked in page.asked if not asked.startswith(ours)] == []
+    assert page.complaints == []
 
 
 def test_phone(page, pictures):

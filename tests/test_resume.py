@@ -1,4 +1,6 @@
-"Killed, stopped and damaged runs: the same command continues them, and they end with the very same weights."
+"""Killed, stopped and damaged runs: the same command continues them, and they end with the very
+same weights.
+"""
 import multiprocessing
 import os
 import random
@@ -13,19 +15,27 @@ import psutil
 import pytest
 import torch
 from conftest import free_port
-from lgm_nb.base.files import load_json, load_tensors
-from lgm_nb.training.runs import Run
-from lgm_nb.training.settings import from_plain
-from lgm_nb.training.states import States, digest_of
 
-FORKS = multiprocessing.get_context("forkserver")                        # children start with everything imported
-FORKS.set_forkserver_preload(["lgm_nb.train", "torch.distributed.run", "accelerate", "pytest", "psutil"])
-TINY = """--device cpu --data.limit 100 --tokenizer.width 32 --tokenizer.heads 2 --tokenizer.patch 8 --tokenizer.tokens 16
- --tokenizer.embedding-dim 8 --tokenizer-training.steps 24 --tokenizer-training.batch-size 8 --tokenizer-training.lengths 4 8 16
- --tokenizer-training.length-weights 2 1 1 --generator.width 32 --generator.depth 2 --generator.heads 2 --generator-training.steps 48
- --generator-training.batch-size 16 --generator-training.lengths 16 8 4 --evaluation.lengths 16 8""".split()
-JUDGED = """--losses.adversarial 0.4 --losses.adversarial-start 5 --losses.lecam 0.001 --losses.consistency 1 --losses.no-pretrained
- --losses.discriminator-model test_vit --losses.discriminator-size 32 --losses.discriminator-depths 1 --tokenizer-training.ema 0.9""".split()
+from lgm_nb.base.files import load_json, load_tensors
+from lgm_nb.training.runs import Run, States, digest_of
+from lgm_nb.training.settings import from_plain
+
+FORKS = multiprocessing.get_context("forkserver")  # children start with everything imported
+FORKS.set_forkserver_preload(["lgm_nb.train", "torch.distributed.run", "accelerate", "pytest",
+                              "psutil"])
+TINY = """
+    --device cpu --data.limit 100 --tokenizer.width 32 --tokenizer.heads 2 --tokenizer.patch 8
+    --tokenizer.tokens 16 --tokenizer.embedding-dim 8 --tokenizer-training.steps 24
+    --tokenizer-training.batch-size 8 --tokenizer-training.lengths 4 8 16
+    --tokenizer-training.length-weights 2 1 1 --generator.width 32 --generator.depth 2
+    --generator.heads 2 --generator-training.steps 48 --generator-training.batch-size 16
+    --generator-training.lengths 16 8 4 --evaluation.lengths 16 8
+""".split()
+JUDGED = """
+    --losses.adversarial 0.4 --losses.adversarial-start 5 --losses.lecam 0.001
+    --losses.consistency 1 --losses.no-pretrained --losses.discriminator-model test_vit
+    --losses.discriminator-size 32 --losses.discriminator-depths 1 --tokenizer-training.ema 0.9
+""".split()
 LAST = dict(tokenizer=24, generator=48)
 
 
@@ -40,19 +50,23 @@ def child(words, output, launcher=None, **variables):
     for stream in (1, 2): os.dup2(file, stream)
     torch.set_num_threads(1)
     from torch.distributed.run import main as torchrun
+
     from lgm_nb.train import main
     sys.exit(torchrun([*launcher, "-m", "lgm_nb.train", *words]) if launcher else main(words))
 
 
 def start(out, *how, **more):
-    process = FORKS.Process(target=child, args=(command(out, *how), out.with_suffix(".txt")), kwargs=more)
+    process = FORKS.Process(target=child, args=(command(out, *how), out.with_suffix(".txt")),
+                            kwargs=more)
     process.start()
     return process
 
 
 def ended(process):
     process.join(60)
-    if process.exitcode is None: process.kill(); pytest.fail("the command hangs")
+    if process.exitcode is None:
+        process.kill()
+        pytest.fail("the command hangs")
     return process.exitcode
 
 
@@ -68,7 +82,9 @@ def finish(out):
 
 
 def progress(out, stage):
-    "Steps of a stage in the newest saved state; 0 at its beginning, -1 before, all when it is finished."
+    """Steps of a stage in the newest saved state; 0 at its beginning, -1 before, all when it is
+    finished.
+    """
     if (out / f"{stage}.safetensors").exists(): return LAST[stage]
     if states := States(out, stage).paths(): return int(states[0].name.split("-")[1][:9])
     return 0 if stage == "tokenizer" or (out / "tokenizer.safetensors").exists() else -1
@@ -83,7 +99,8 @@ def wait_for(process, condition):
 
 def same(a, b):
     "Whether two folders hold the same weights, latents, statistics and patterns, bit for bit."
-    names = lambda folder: sorted(str(p.relative_to(folder)) for p in folder.rglob("*.safetensors"))
+    def names(folder):
+        return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.safetensors"))
     assert names(a) == names(b) and len(names(a)) >= 5
     for name in names(a):
         one, other = load_tensors(a / name)[0], load_tensors(b / name)[0]
@@ -94,17 +111,20 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"                                  # inherited by the fork server
+    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the fork server
     yield finish(tmp_path_factory.mktemp("whole") / "run")
-    os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+    os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(
+        OMP_NUM_THREADS=before)
 
 
 @pytest.fixture(scope="module")
 def killed(reference, tmp_path_factory):
     "(a run killed 20 times and finished, what each kill hit)."
     out, draw, hits = tmp_path_factory.mktemp("killed") / "run", random.Random(0), []
-    steps = lambda stage, count: sorted(draw.randrange(1, LAST[stage] * 2 // 3) for _ in range(count))
-    plan = [("tokenizer", n) for n in [0, *steps("tokenizer", 8)]] + [("generator", n) for n in [0, 0, 0, *steps("generator", 8)]]
+    def steps(stage, count):
+        return sorted(draw.randrange(1, LAST[stage] * 2 // 3) for _ in range(count))
+    plan = [("tokenizer", n) for n in [0, *steps("tokenizer", 8)]]
+    plan += [("generator", n) for n in [0, 0, 0, *steps("generator", 8)]]
     for number, (stage, step) in enumerate(plan):
         process = start(out)
         wait_for(process, lambda: progress(out, stage) >= step)
@@ -112,7 +132,8 @@ def killed(reference, tmp_path_factory):
         else: time.sleep(draw.uniform(0, 0.1))
         before = set(out.rglob("*.part"))
         process.kill()
-        if ended(process) == -signal.SIGKILL: hits.append((stage, progress(out, stage), bool(before & set(out.rglob("*.part")))))
+        if ended(process) == -signal.SIGKILL:
+            hits.append((stage, progress(out, stage), bool(before & set(out.rglob("*.part")))))
     return finish(out), hits
 
 
@@ -126,7 +147,8 @@ def test_twenty_kills_change_nothing(reference, killed):
 
 
 def test_kills_leave_no_rubbish(killed):
-    wanted = r"(settings|environment)\.json|log\.jsonl|(latents/)?[a-z]\w+\.safetensors|latents"
+    wanted = (r"\.lock(-holder)?|(settings|environment)\.json|log\.jsonl|latents|"
+              r"(latents/)?[a-z]\w+\.safetensors")
     files = [str(path.relative_to(killed[0])) for path in killed[0].rglob("*")]
     assert [name for name in files if not re.fullmatch(wanted, name)] == []
 
@@ -136,8 +158,10 @@ def test_rubbish_of_earlier_kills_goes(reference, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(reference, out)
     (out / "generator.safetensors").unlink()
-    rubbish = [out / name for name in (f"tokenizer.step-000000030.{16 * '0'}.pt", ".tokenizer.saving.7.part", "generator.saving",
-                                       ".tokenizer.safetensors.7.part", ".settings.json.7.part", "latents/.statistics.safetensors.7.part")]
+    rubbish = [out / name for name in (f"tokenizer.step-000000030.{16 * '0'}.pt",
+                                       ".tokenizer.saving.7.part", "generator.saving",
+                                       ".tokenizer.safetensors.7.part", ".settings.json.7.part",
+                                       "latents/.statistics.safetensors.7.part")]
     for path in rubbish: path.write_bytes(b"half")
     assert run(out, "generator")[0] == 0
     assert [path.name for path in rubbish if path.exists()] == []
@@ -166,31 +190,40 @@ def test_damaged_state_falls_back(reference, tmp_path):
     out = tmp_path / "run"
     process = start(out)
     wait_for(process, lambda: progress(out, "tokenizer") >= 12)
-    process.kill(); ended(process)
+    process.kill()
+    ended(process)
     newest, older = States(out, "tokenizer").paths()[:2]
     whole = bytearray(newest.read_bytes())
     whole[len(whole) // 2] ^= 1
     newest.write_bytes(whole)
     status, text = run(out, "tokenizer")
     assert status == 0
-    assert f"{newest} was left aside: its bytes do not give the digest in its name; continuing from {older.name}." in text
+    assert (f"{newest} was left aside: its bytes do not give the digest in its name; continuing "
+            f"from {older.name}." in text)
     same(finish(out), reference)
 
 
 def test_polite_kill_saves_within_a_step(reference, tmp_path):
     out = tmp_path / "run"
-    for stage, save_seconds, number in (("tokenizer", 0, signal.SIGTERM), ("tokenizer", 3600, signal.SIGTERM),
-                                        ("generator", 0, signal.SIGINT), ("generator", 3600, signal.SIGTERM)):
+    for stage, save_seconds, number in (("tokenizer", 0, signal.SIGTERM),
+                                        ("tokenizer", 3600, signal.SIGTERM),
+                                        ("generator", 0, signal.SIGINT),
+                                        ("generator", 3600, signal.SIGTERM)):
         process, first = start(out, "all", save_seconds), max(0, progress(out, stage))
-        logged = lambda: re.findall(rf'"stage": "{stage}", "step": (\d+)', (out / "log.jsonl").read_text()) if (out / "log.jsonl").exists() else []
+        def logged():
+            return re.findall(rf'"stage": "{stage}", "step": (\d+)',
+                              (out / "log.jsonl").read_text()) if (
+                                  out / "log.jsonl").exists() else []
         if save_seconds: wait_for(process, lambda: "20" in logged())
         else: wait_for(process, lambda: progress(out, stage) >= 5)
-        os.kill(process.pid, signal.SIGSTOP)                             # hold it, so that the step under way is known
+        os.kill(process.pid, signal.SIGSTOP)  # hold it, so that the step under way is known
         done = int(logged()[-1]) + 1 if save_seconds else progress(out, stage)
-        os.kill(process.pid, number); os.kill(process.pid, signal.SIGCONT)
+        os.kill(process.pid, number)
+        os.kill(process.pid, signal.SIGCONT)
         assert ended(process) == (0 if number == signal.SIGTERM else 130)
         assert done <= progress(out, stage) <= done + 1 and progress(out, stage) > first
-        assert f"Stopped after step {progress(out, stage)} of the {stage}; the same command continues." in out.with_suffix(".txt").read_text()
+        assert (f"Stopped after step {progress(out, stage)} of the {stage}; the same command "
+                "continues." in out.with_suffix(".txt").read_text())
         if save_seconds: finish(out) if stage == "generator" else run(out, "tokenizer")
     same(out, reference)
 
@@ -220,24 +253,32 @@ def finish_pair(out):
     "The run in two processes, given the variables that torchrun gives its workers."
     for stage in ("tokenizer", "generator"):
         port = str(free_port())
-        pair = [start(out, stage, 0, [], RANK=n, LOCAL_RANK=n, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for n in "01"]
+        pair = [start(out, stage, 0, [], RANK=n, LOCAL_RANK=n, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for n in "01"]
         assert [ended(process) for process in pair] == [0, 0]
     return out
 
 
 def test_polite_kill_of_two_processes(reference, tmp_path):
-    out, sentence = tmp_path / "run", lambda: re.findall("Stopped after step .*; the same command continues.", out.with_suffix(".txt").read_text())
-    for whom, stage, status in (("worker", "tokenizer", 0), ("agent", "generator", 1)):       # torchrun itself ends with 1 on SIGTERM
-        agent = start(out, "all", 0, [], launcher=["--nproc-per-node=2", f"--master-port={free_port()}"])
+    out, sentence = tmp_path / "run", lambda: re.findall("Stopped after step .*; the same command "
+                                                         "continues.", out.with_suffix(
+                                                             ".txt").read_text())
+    # torchrun itself ends with 1 on SIGTERM
+    for whom, stage, status in (("worker", "tokenizer", 0), ("agent", "generator", 1)):
+        agent = start(out, "all", 0, [],
+                      launcher=["--nproc-per-node=2", f"--master-port={free_port()}"])
         wait_for(agent, lambda: progress(out, stage) >= 5)
         workers = psutil.Process(agent.pid).children()
         assert len(workers) == 2
         done = progress(out, stage)
-        next(w for w in workers if w.environ()["RANK"] == "1").terminate() if whom == "worker" else agent.terminate()
+        next(w for w in workers
+             if w.environ()["RANK"] == "1").terminate() if whom == "worker" else agent.terminate()
         assert ended(agent) == status and not any(w.is_running() for w in workers)
         assert done < progress(out, stage) < LAST[stage]
         assert "Warning" not in out.with_suffix(".txt").read_text()
-        assert sentence()[-1] == f"Stopped after step {progress(out, stage)} of the {stage}; the same command continues."
+        assert (sentence()[
+            -1] == f"Stopped after step {progress(out, stage)} of the {stage}; the same command "
+                   "continues.")
     same(finish_pair(out), finish_pair(tmp_path / "whole"))
 
 
@@ -245,9 +286,11 @@ def test_finished_run_asked_again_by_two_processes(reference, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(reference, out)
     for name in ("metrics", "timing"): (out / f"{name}.json").write_text('{"lengths": {}}')
-    pair = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    pair = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(free_port()))
     workers = [start(out, "all", RANK=str(i), LOCAL_RANK=str(i), **pair) for i in range(2)]
-    assert [ended(w) for w in workers] == [0, 0] and out.with_suffix(".txt").read_text().count("is finished") == 1
+    assert [ended(w) for w in workers] == [0, 0] and out.with_suffix(".txt").read_text().count(
+        "is finished") == 1
 
 
 class Evil:
@@ -259,15 +302,20 @@ class Evil:
 def test_pickles_that_run_code_are_refused(reference, tmp_path, capsys):
     from lgm_nb import release
     from lgm_nb.base.errors import UserError
-    from lgm_nb.release.interop import load_authors_generator, load_authors_latents, load_authors_patterns
-    from lgm_nb.losses.terms import pretrained_vit
-    from lgm_nb.data.shards import ShardSet
+    from lgm_nb.data.latents import ShardSet
+    from lgm_nb.losses.pretrained import pretrained_vit
+    from lgm_nb.release.interop import (
+        load_authors_generator,
+        load_authors_latents,
+        load_authors_patterns,
+    )
     marker, out, shards = tmp_path / "marker", tmp_path / "run", tmp_path / "shards"
     shutil.copytree(reference / "latents", shards)
     (shards / "statistics.safetensors").unlink()
-    for zipped in (True, False):                                         # PyTorch's two file formats
+    for zipped in (True, False):  # PyTorch's two file formats
         path = tmp_path / "test_vit.pt"
-        torch.save(dict(model=dict(weight=Evil(marker)), mean=Evil(marker), step=5), path, _use_new_zipfile_serialization=zipped)
+        torch.save(dict(model=dict(weight=Evil(marker)), mean=Evil(marker), step=5), path,
+                   _use_new_zipfile_serialization=zipped)
         out.mkdir(exist_ok=True)
         state = out / f"tokenizer.step-000000005.{digest_of(path)}.pt"
         state.write_bytes(path.read_bytes())
@@ -275,9 +323,12 @@ def test_pickles_that_run_code_are_refused(reference, tmp_path, capsys):
         assert status == 2 and str(state) in text and "Traceback" not in text
         state.unlink()
         (shards / "latents_stats.pt").write_bytes(path.read_bytes())
-        assert release.main(["reconstruct", "--tokenizer", str(path), "--images", str(tmp_path), "--out", str(tmp_path / "grid.png")]) == 2
+        assert release.main(["reconstruct", "--tokenizer", str(path), "--images", str(tmp_path),
+                             "--out", str(tmp_path / "grid.png")]) == 2
         assert "was refused" in capsys.readouterr().err
-        for load in (load_authors_generator, load_authors_patterns, lambda p: load_authors_latents(shards), lambda p: ShardSet(shards),
+        for load in (load_authors_generator,
+                     load_authors_patterns, lambda p: load_authors_latents(
+                         shards), lambda p: ShardSet(shards),
                      lambda p: pretrained_vit("test_vit", 32, weights_dir=tmp_path)):
             with pytest.raises(UserError, match="was refused"): load(path)
     assert not marker.exists()

@@ -10,14 +10,17 @@ import time
 
 # %% ../../nbs/base/errors.ipynb #cc678262
 class UserError(ValueError):
-    "A wrong input, told in one sentence: what was wrong, and what to write instead. Commands end with status 2."
+    """A wrong input, told in one sentence: what was wrong, and what to write instead. Commands end
+    with status 2.
+    """
 
 # %% ../../nbs/base/errors.ipynb #9db2b5d9
 def exit_status(command):
     "Call command(); 0 when it ends well, 2 after printing the sentence of a `UserError`."
     try: command()
     except UserError as error:
-        if os.environ.get("RANK", "0") != "0": time.sleep(3)     # of several processes number 0 speaks first, and the launcher ends the others
+        # of several processes number 0 speaks first, and the launcher ends the others
+        if os.environ.get("RANK", "0") != "0": time.sleep(3)
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

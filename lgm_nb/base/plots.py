@@ -16,15 +16,17 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 
 
 STYLE = {"figure.dpi": 90, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False,
-         "axes.prop_cycle": plt.cycler(color=COLOURS), "image.cmap": "gray", "image.interpolation": "nearest",
+         "axes.prop_cycle": plt.cycler(color=COLOURS), "image.cmap": "gray",
+         "image.interpolation": "nearest",
          "legend.frameon": False, "figure.constrained_layout.use": True}
 
 
 def notebook_style():
-    """Readable figures and quiet pages; one torch thread while `nbdev_test` runs several chapters at once.
+    """Readable figures and quiet pages; one torch thread while `nbdev_test` runs several chapters
+    at once.
 
-    Small matrix products gain little from a second thread, and two processes with two threads each on two
-    cores wait for each other most of the time.
+    Small matrix products gain little from a second thread, and two processes with two threads each
+    on two cores wait for each other most of the time.
     """
     plt.rcParams.update(STYLE)
     warnings.filterwarnings("ignore", module="(torch|timm|torch_fidelity)")
@@ -34,7 +36,9 @@ def notebook_style():
 
 # %% ../../nbs/base/plots.ipynb #3efbfb61
 def to_display(image):
-    "An image (channels, H, W) in [-1, 1] or uint8 as an array that matplotlib shows: (H, W) or (H, W, 3) in [0, 1]."
+    """An image (channels, H, W) in [-1, 1] or uint8 as an array that matplotlib shows: (H, W) or
+    (H, W, 3) in [0, 1].
+    """
     image = image.detach().cpu()
     image = image.float() / 255 if image.dtype == torch.uint8 else (image.float() + 1) / 2
     array = image.clamp(0, 1).permute(1, 2, 0).numpy()
@@ -44,17 +48,21 @@ def to_display(image):
 def show_grid(rows, row_labels=(), column_labels=(), size=0.85, title=None):
     """Draw rows of images, labels at the left and on top; returns the figure.
 
-    rows: a sequence of (n, channels, H, W) tensors in [-1, 1] (or uint8), one per row; rows may differ in length.
+    rows: a sequence of (n, channels, H, W) tensors in [-1, 1] (or uint8), one per row; rows may
+    differ in length.
     """
     columns = max(len(row) for row in rows)
     fig, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
-                             figsize=(columns * size + (1.3 if row_labels else 0), len(rows) * size + 0.3))
+                             figsize=(columns * size + (1.3 if row_labels else 0),
+                                      len(rows) * size + 0.3))
     for r, row in enumerate(rows):
         for c, ax in enumerate(axes[r]):
-            ax.set_xticks([]); ax.set_yticks([])
+            ax.set(xticks=[], yticks=[])
             for side in ax.spines.values(): side.set_visible(False)
-            if c < len(row): ax.imshow(to_display(row[c]), cmap="gray", interpolation="nearest", vmin=0, vmax=1)
+            if c < len(row):
+                ax.imshow(to_display(row[c]), cmap="gray", interpolation="nearest", vmin=0, vmax=1)
             if r == 0 and c < len(column_labels): ax.set_title(column_labels[c], fontsize=10)
-        if r < len(row_labels): axes[r, 0].set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=11)
+        if r < len(row_labels):
+            axes[r, 0].set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=11)
     if title: fig.suptitle(title)
     return fig

@@ -11,26 +11,33 @@ from pathlib import Path
 
 import tyro
 
-from ..data.images import data_folder
 from ..base.errors import UserError, exit_status
-from .scorer import with_excess
-from .features import FASHION_EXTRACTOR
 from ..base.files import load_json, written_beside
+from ..data.images import data_folder
+from .extraction import FASHION_EXTRACTOR
+from .report import with_excess
 
 # %% ../../nbs/evaluation/results.ipynb #9892aeea
 RECORDS = ("metrics.json", "timing.json", "environment.json", "settings.json")
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
-COLUMNS = (("K", "K", "{K}"), ("PSNR (dB)", "psnr", "{psnr:.2f}"), ("principal components (dB)", "line", "{line:.2f}"),
-           ("FD", "frechet", "{frechet:.2f}"), ("rFD", "rfd", "{rfd:.2f}"), ("FD - rFD", "excess", "{excess:.2f}"),
+COLUMNS = (("K", "K", "{K}"), ("PSNR (dB)", "psnr", "{psnr:.2f}"),
+           ("principal components (dB)", "line", "{line:.2f}"),
+           ("FD", "frechet", "{frechet:.2f}"), ("rFD", "rfd", "{rfd:.2f}"),
+           ("FD - rFD", "excess", "{excess:.2f}"),
            ("FD, detail", "frechet_detail", "{frechet_detail:.3f}"),
-           ("rFD, detail", "rfd_detail", "{rfd_detail:.3f}"), ("recognised", "recognised", "{recognised:.1%}"), ("recall", "recall", "{recall:.2f}"),
-           ("same class as K = N (other noise)", "same_class", "{same_class:.0%} ({same_class_other_noise:.0%})"),
+           ("rFD, detail", "rfd_detail", "{rfd_detail:.3f}"),
+           ("recognised", "recognised", "{recognised:.1%}"), ("recall", "recall", "{recall:.2f}"),
+           ("same class as K = N (other noise)", "same_class",
+            "{same_class:.0%} ({same_class_other_noise:.0%})"),
            ("guidance", "guidance", "{guidance:g}"), ("steps", "points", "{steps}"),
-           ("GFLOPs/image", "gflops_per_image", "{gflops_per_image:.2f}"), ("images/s", "images_per_second", "{images_per_second:.1f}"))
+           ("GFLOPs/image", "gflops_per_image", "{gflops_per_image:.2f}"),
+           ("images/s", "images_per_second", "{images_per_second:.1f}"))
 
 
 def load_result(run="fashion"):
-    "The records of a published run (by name) or of a run folder (by path): metrics, timing, environment and settings."
+    """The records of a published run (by name) or of a run folder (by path): metrics, timing,
+    environment and settings.
+    """
     folder = run if isinstance(run, Path) else data_folder() / "results" / run
     return {record.removesuffix(".json"): load_json(folder / record) for record in RECORDS}
 
@@ -39,35 +46,56 @@ def markdown_table(result):
     "The results at each token count as a Markdown table, with what they were measured on."
     m, t, e = result["metrics"], result["timing"], result["environment"]
     channels = result["settings"]["tokenizer"]["channels"]
-    rows = {K: with_excess(v) | t["lengths"][K] | dict(K=K, steps=v["points"] - 1, line=m["principal_components"].get(str(int(K) * channels))) for K, v in m["lengths"].items()}
-    columns = [column for column in COLUMNS if all(row.get(column[1]) is not None for row in rows.values())]
+    rows = {}
+    for K, v in m["lengths"].items():
+        line = m["principal_components"].get(str(int(K) * channels))
+        rows[K] = with_excess(v) | t["lengths"][K] | dict(K=K, steps=v["points"] - 1, line=line)
+    def measured(key): return all(row.get(key) is not None for row in rows.values())
+    columns = [column for column in COLUMNS if measured(column[1])]
     cells = [[form.format(**row) for _, _, form in columns] for row in rows.values()]
-    lines = ["| " + " | ".join(name for name, _, _ in columns) + " |", "|" + "---:|" * len(columns), *("| " + " | ".join(row) + " |" for row in cells)]
-    seconds, accuracy = t["seconds"], load_json(data_folder() / "feature_network.json")["test_accuracy"]
-    known = f" ({accuracy:.1%} of the official test images named correctly)" if m["extractor"] == FASHION_EXTRACTOR else ""
+    lines = ["| " + " | ".join(name for name, _, _ in columns) + " |", "|" + "---:|" * len(columns),
+             *("| " + " | ".join(row) + " |" for row in cells)]
+    seconds = t["seconds"]
+    accuracy = load_json(data_folder() / "feature_network.json")["test_accuracy"]
+    ours = m["extractor"] == FASHION_EXTRACTOR
+    known = f" ({accuracy:.1%} of the official test images named correctly)" if ours else ""
     floor = m["floor"]
-    lines += ["", f"Seed {m['seed']}; {m['data']}. FD: Frechet distance of {m['samples']:,} samples to {floor['reference']:,} held-out images, in features of `{m['extractor']}`{known}; "
-              f"*detail*: in those of its first layers; as many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.3f}. rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
+    lines += ["", f"Seed {m['seed']}; {m['data']}. FD: Frechet distance of {m['samples']:,} "
+                  f"samples to {floor['reference']:,} held-out images, in features of "
+                  f"`{m['extractor']}`{known}; "
+              "*detail*: in those of its first layers; as many training images have "
+              f"{floor['frechet']:.2f} and {floor['frechet_detail']:.3f}. rFD: of "
+              f"{m['reconstructed']:,} reconstructions to their own originals. "
               f"{m['guidance_mode'].capitalize()} guidance, averaged weights (decay {m['ema']}). "
-              f"Machine: {e['processor']}, {e['cores']} cores, {'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. Tokenizer {seconds['tokenizer'] / 60:.1f} min, "
-              f"generator {seconds['generator'] / 60:.1f} min, everything {seconds['this_call'] / 60:.1f} min; peak memory {t['peak_memory_gb']:.1f} GB."]
+              f"Machine: {e['processor']}, {e['cores']} cores, "
+              f"{'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. "
+              f"Tokenizer {seconds['tokenizer'] / 60:.1f} min, "
+              f"generator {seconds['generator'] / 60:.1f} min, everything "
+              f"{seconds['this_call'] / 60:.1f} min; peak memory {t['peak_memory_gb']:.1f} GB."]
     return "\n".join(lines)
 
 # %% ../../nbs/evaluation/results.ipynb #a29587c6
 def replace_between(text, name, new):
     "Text with what stands between the markers `<!-- name -->` and `<!-- /name -->` replaced."
     found = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-    if not found.search(text): raise UserError(f"The page has no markers <!-- {name} --> and <!-- /{name} -->; put them where the table belongs.")
+    if not found.search(text):
+        raise UserError(f"The page has no markers <!-- {name} --> and <!-- /{name} -->; put them "
+                        "where the table belongs.")
     return found.sub(lambda m: m[1] + new + "\n" + m[2], text)
 
 
 def publish(run: Path, name: str = "fashion", readme: Path | None = None):
-    "Copy a finished run's records and pictures into data/results/NAME and write the README's table anew."
+    """Copy a finished run's records and pictures into data/results/NAME and write the README's
+    table anew.
+    """
     folder = data_folder() / "results" / name
     missing = [f for f in RECORDS + PICTURES if not (run / f).exists()]
-    if missing: raise UserError(f"{run} is no finished run ({', '.join(missing)} missing); run python -m lgm_nb.train --out {run} first.")
+    if missing:
+        raise UserError(f"{run} is no finished run ({', '.join(missing)} missing); run python -m "
+                        f"lgm_nb.train --out {run} first.")
     page = readme or data_folder().parent / "README.md"
-    text = replace_between(page.read_text(encoding="utf-8"), f"table {name}", markdown_table(load_result(run)))
+    text = replace_between(page.read_text(encoding="utf-8"), f"table {name}",
+                           markdown_table(load_result(run)))
     for file in RECORDS + PICTURES:
         with written_beside(folder / file) as beside: shutil.copyfile(run / file, beside)
     with written_beside(page) as beside: beside.write_text(text, encoding="utf-8")

@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['PIXELS', 'DASHES', 'png', 'data_address', 'img', 'to_pixels', 'side_by_side', 'heat', 'svg', 'rect', 'text', 'line',
-           'dot', 'inside', 'beside', 'hollow', 'Curve', 'Scale', 'Axes', 'Chart']
+           'dot', 'inside', 'beside', 'edges', 'cells_path', 'scaled', 'stroke', 'ink', 'hollow', 'Curve', 'Scale',
+           'Axes', 'Chart']
 
 # %% ../../nbs/explore/drawing.ipynb #9625534c
 import base64
@@ -109,6 +110,37 @@ def beside(*drawings, gap=24):
         x += int(width) + gap
     return svg(x - gap, max(int(height) for _, height in sizes), *parts)
 
+# %% ../../nbs/explore/drawing.ipynb #0cea16bc
+def edges(grid):
+    "Path along the lines between cells (rows, columns) that differ; outside is 0."
+    cells = np.pad(grid, 1)
+    upright = np.argwhere(cells[:, 1:] != cells[:, :-1])
+    level = np.argwhere(cells[1:] != cells[:-1])
+    return "".join([f"M{column} {row - 1}v1" for row, column in upright]
+                   + [f"M{column - 1} {row}h1" for row, column in level])
+
+
+def cells_path(grid):
+    "Path that fills the cells (rows, columns) that are true."
+    return "".join(f"M{column} {row}h1v1h-1z" for row, column in np.argwhere(grid))
+
+
+def scaled(unit, *parts):
+    "Parts drawn in cells of 1 px, enlarged to `unit` px."
+    return f'<g transform="scale({unit:.4f})">{"".join(parts)}</g>'
+
+
+def stroke(path, colour, width, more=""):
+    "A path as a line `width` px wide, however much it is enlarged."
+    return (f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" {more} '
+            'vector-effect="non-scaling-stroke" pointer-events="none" stroke-linecap="square"/>')
+
+
+def ink(colour):
+    "Black or white, whichever is easier to read on a colour (hex)."
+    light = sum(int(colour[i:i + 2], 16) * w for i, w in ((1, 0.3), (3, 0.59), (5, 0.11)))
+    return "#000" if light > 130 else "#fff"
+
 # %% ../../nbs/explore/drawing.ipynb #50679c10
 DASHES = 'stroke-dasharray="4 3"'
 
@@ -127,7 +159,7 @@ class Curve:
 
 # %% ../../nbs/explore/drawing.ipynb #a740cb42
 class Scale:
-    "From numbers to px: logarithmic across, even upwards. Whoever inherits sets the limits and the size."
+    "From numbers to px: logarithmic across, even upwards. Who inherits sets limits and size."
     LEFT, RIGHT, BOTTOM, LINE = 44, 12, 32, 15
 
     def x(self, place):
@@ -145,24 +177,32 @@ class Scale:
 class Axes(Scale):
     "What stands still around curves: title, axes, ticks, a grey level and the lines of the legend."
     def _frame(self):
-        "Title, axes, ticks."
+        "Title, axes, ticks, level."
         bottom, right = self.height - self.BOTTOM, self.width - self.RIGHT
+        corner = [(self.LEFT, self.top), (self.LEFT, bottom), (right, bottom)]
+        parts = [text(0, 12, self.title, size=12), line(corner, width=1),
+                 text((self.LEFT + right) / 2, self.height - 4, self.across, "middle")]
+        if self.level is not None:
+            sign = line([(0, 0), (20, 0)], "gray", 1.2)
+            parts += [self._level(self.level[1], "gray", 1.2),
+                      self._legend(len(self.series), self.level[0], sign)]
+        return parts + self._ticks()
+
+    def _ticks(self):
+        "Powers of two across, round numbers upwards."
         powers = [2.0 ** i for i in range(-20, 20) if self.first <= 2.0 ** i <= self.last]
         ticks = powers if len(powers) > 1 else [self.first, self.last]
         levels = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-        parts = [text(0, 12, self.title, size=12),
-                 line([(self.LEFT, self.top), (self.LEFT, bottom), (right, bottom)], width=1),
-                 text((self.LEFT + right) / 2, self.height - 4, self.across, "middle")]
-        parts += [text(self.x(t), bottom + 14, f"{t:.3g}", "middle", size=10) for t in ticks]
+        foot = self.height - self.BOTTOM + 14
+        parts = [text(self.x(t), foot, f"{t:.3g}", "middle", size=10) for t in ticks]
         for value in levels[(levels >= self.low - 1e-9) & (levels <= self.high + 1e-9)]:
-            ends = [(self.LEFT, self.y(value)), (right, self.y(value))]
             parts += [text(self.LEFT - 5, self.y(value) + 4, f"{value:g}", "end", size=10),
-                      line(ends, width=0.3)]
-        if self.level is not None:
-            ends = [(self.LEFT, self.y(self.level[1])), (right, self.y(self.level[1]))]
-            sign = line([(0, 0), (20, 0)], "gray", 1.2)
-            parts += [line(ends, "gray", 1.2), self._legend(len(self.series), self.level[0], sign)]
+                      self._level(value, "currentColor", 0.3)]
         return parts
+
+    def _level(self, value, colour, width):
+        return line([(self.LEFT, self.y(value)), (self.width - self.RIGHT, self.y(value))],
+                    colour, width)
 
     def _legend(self, row, words, sign):
         x, y = self.LEFT, 26 + self.LINE * row

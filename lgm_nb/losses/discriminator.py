@@ -13,15 +13,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ..base.distributed import all_reduce_mean, world_size
 from ..base.errors import UserError
-from ..base.distributed import full_precision, mean_over_processes, place
+from ..base.precision import full_precision
 
 # %% ../../nbs/losses/discriminator.ipynb #45cbd18d
 PARTS = ("colour", "translation", "cutout")
 
 
 def moved(x, steps, dim):
-    "Images (B, C, H, W), number b moved by steps[b] pixels along dim (2 or 3); what comes in from outside is 0."
+    """Images (B, C, H, W), number b moved by steps[b] pixels along dim (2 or 3); what comes in from
+    outside is 0.
+    """
     n, shape = x.shape[dim], [len(x), 1, 1, 1]
     shape[dim] = n
     source = torch.arange(n, device=x.device) - steps[:, None]                             # (B, n)
@@ -30,17 +33,21 @@ def moved(x, steps, dim):
 
 
 def span(centre, size, n):
-    "Which of n places lie in a stretch of `size` around each centre (B,), cut at the ends: (B, n) bool."
+    """Which of n places lie in a stretch of `size` around each centre (B,), cut at the ends: (B, n)
+    bool.
+    """
     offset = torch.arange(n, device=centre.device) - centre[:, None] + size // 2
     return (offset >= 0) & (offset < size)
 
 
 @dataclass
 class Augmentation:
-    """One random draw for a batch; calling it changes images (B, C, H, W), and calling it again changes them in the same way.
+    """One random draw for a batch; calling it changes images (B, C, H, W), and calling it again
+    changes them in the same way.
 
-    colour: (3, B, 1, 1, 1) brightness added and factors of saturation and contrast; shift: (2, B) pixels down and right;
-    hole: (2, B) centres of a hole of `size` (height, width), filled with 0. None leaves a part out; all None is the identity.
+    colour: (3, B, 1, 1, 1) brightness added and factors of saturation and contrast; shift: (2, B)
+    pixels down and right; hole: (2, B) centres of a hole of `size` (height, width), filled with 0.
+    None leaves a part out; all None is the identity.
     """
     colour: torch.Tensor | None = None
     shift: torch.Tensor | None = None
@@ -63,18 +70,21 @@ class Augmentation:
 def draw_augmentation(x, parts=PARTS, shift=0.125, hole=0.5, share=None):
     """A random `Augmentation` for images x (B, C, H, W), from torch's random state.
 
-    parts: some of "colour", "translation", "cutout" (none: the identity); shift and hole: shares of the side.
-    share: (rows, size) when x is those rows (a slice) of a batch: then the whole batch's numbers are drawn.
-    Raises `UserError` for another part. Source: DiffAugment (Zhao et al. 2020).
+    parts: some of "colour", "translation", "cutout" (none: the identity); shift and hole: shares of
+    the side. share: (rows, size) when x is those rows (a slice) of a batch: then the whole batch's
+    numbers are drawn. Raises `UserError` for another part. Source: DiffAugment (Zhao et al. 2020).
     """
-    if wrong := [p for p in parts if p not in PARTS]: raise UserError(f"Unknown augmentation {wrong[0]!r}; choose among {', '.join(PARTS)}.")
+    if wrong := [p for p in parts if p not in PARTS]:
+        raise UserError(f"Unknown augmentation {wrong[0]!r}; choose among {', '.join(PARTS)}.")
     (rows, B), sides = share or (slice(None), len(x)), x.shape[2:]
     draw, found = lambda low, high: torch.randint(low, high, (B,), device=x.device), {}
     if "colour" in parts:
-        low, width = (torch.tensor(v, device=x.device).view(3, 1, 1, 1, 1) for v in ((-0.5, 0.0, 0.5), (1.0, 2.0, 1.0)))
+        low, width = (torch.tensor(v, device=x.device).view(3, 1, 1, 1, 1)
+                      for v in ((-0.5, 0.0, 0.5), (1.0, 2.0, 1.0)))
         found["colour"] = (low + width * torch.rand(3, B, 1, 1, 1, device=x.device))[:, rows]
     if "translation" in parts:
-        found["shift"] = torch.stack([draw(-most, most + 1) for most in (int(n * shift + 0.5) for n in sides)])[:, rows]
+        found["shift"] = torch.stack([draw(-most, most + 1)
+                                      for most in (int(n * shift + 0.5) for n in sides)])[:, rows]
     if "cutout" in parts:
         found["size"] = size = tuple(int(n * hole + 0.5) for n in sides)
         found["hole"] = torch.stack([draw(0, n + 1 - s % 2) for n, s in zip(sides, size)])[:, rows]
@@ -82,11 +92,13 @@ def draw_augmentation(x, parts=PARTS, shift=0.125, hole=0.5, share=None):
 
 # %% ../../nbs/losses/discriminator.ipynb #8e44310b
 class Frozen(nn.Module):
-    """A network that only looks: evaluation mode for good, no gradient to its weights, none of them in `parameters()` or
-    `state_dict()`. It moves along with the module that holds it. `network` is the network itself."""
+    """A network that only looks: evaluation mode for good, no gradient to its weights, none of them
+    in `parameters()` or `state_dict()`. It moves along with the module that holds it. `network` is
+    the network itself.
+    """
     def __init__(self, network):
         super().__init__()
-        self._held = [network.eval().requires_grad_(False)]                                 # a list: not a submodule
+        self._held = [network.eval().requires_grad_(False)]  # a list: not a submodule
 
     @property
     def network(self): return self._held[0]
@@ -104,14 +116,19 @@ def as_rgb(x):
 
 
 def network_input(x):
-    "Images (B, 1 or 3, H, W) in [-1, 1] as pretrained networks read them: three channels, ImageNet's mean and deviation."
-    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    """Images (B, 1 or 3, H, W) in [-1, 1] as pretrained networks read them: three channels,
+    ImageNet's mean and deviation.
+    """
+    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1)
+                 for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return ((as_rgb(x).float() + 1) / 2 - mean) / std
 
 # %% ../../nbs/losses/discriminator.ipynb #63ad9be6
 @contextmanager
 def without_gradient(module):
-    "Inside the block the module's weights take no gradient; gradients still pass through it to its input."
+    """Inside the block the module's weights take no gradient; gradients still pass through it to
+    its input.
+    """
     learning = [p for p in module.parameters() if p.requires_grad]
     for p in learning: p.requires_grad_(False)
     try: yield
@@ -120,7 +137,9 @@ def without_gradient(module):
 
 # %% ../../nbs/losses/discriminator.ipynb #f62f627b
 def readout(vit, x, depths):
-    "Features of a timm ViT before its blocks and after those in `depths`, class token added to each patch: list of (B, width, P)."
+    """Features of a timm ViT before its blocks and after those in `depths`, class token added to
+    each patch: list of (B, width, P).
+    """
     h = vit.norm_pre(vit._pos_embed(vit.patch_embed(x)))
     found, prefix = [h], vit.num_prefix_tokens
     for i, block in enumerate(vit.blocks[:max(depths) + 1]):
@@ -130,24 +149,29 @@ def readout(vit, x, depths):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    "torch's batch normalisation of (B, width, P) by the batch's own statistics, taken over all processes."
+    """torch's batch normalisation of (B, width, P) by the batch's own statistics, taken over all
+    processes.
+    """
     def __init__(self, width): super().__init__(width, eps=1e-6, track_running_stats=False)
 
     def forward(self, h):
-        if place()[1] == 1: return super().forward(h)
-        mean = mean_over_processes(h.mean((0, 2)))[:, None]
-        variance = mean_over_processes((h - mean).square().mean((0, 2)))[:, None]
+        if world_size() == 1: return super().forward(h)
+        mean = all_reduce_mean(h.mean((0, 2)))[:, None]
+        variance = all_reduce_mean((h - mean).square().mean((0, 2)))[:, None]
         return (h - mean) / (variance + self.eps).sqrt() * self.weight[:, None] + self.bias[:, None]
 
 
 class Head(nn.Module):
-    "Judges one depth: features (B, width, P) -> logits (B, P); P must be at least half of `kernel`."
+    """Judges one depth: features (B, width, P) -> logits (B, P); P must be at least half of
+    `kernel`.
+    """
     def __init__(self, width, kernel=9):
         super().__init__()
         def block(k):
             conv = nn.Conv1d(width, width, k, padding=k // 2, padding_mode="circular")
             return nn.Sequential(spectral_norm(conv), BatchNorm(width), nn.LeakyReLU(0.2))
-        self.point, self.row, self.last = block(1), block(kernel), spectral_norm(nn.Conv1d(width, 1, 1))
+        self.point, self.row = block(1), block(kernel)
+        self.last = spectral_norm(nn.Conv1d(width, 1, 1))
 
     def forward(self, h):
         h = self.point(h)
@@ -155,15 +179,19 @@ class Head(nn.Module):
 
 # %% ../../nbs/losses/discriminator.ipynb #1b8ebb72
 class DinoDiscriminator(nn.Module):
-    """Images (B, 1 or 3, H, W) in [-1, 1] -> logits (B, heads * P), high for real; only the heads learn.
+    """Images (B, 1 or 3, H, W) in [-1, 1] -> logits (B, heads * P), high for real; only the heads
+    learn.
 
-    backbone: a timm ViT built for size x size images; depths: the blocks it is read after, counted from 0.
-    Source: the paper's tokenizer losses; the design is that of StyleGAN-T (Sauer et al. 2023) with the DINO ViT-S/16.
+    backbone: a timm ViT built for size x size images; depths: the blocks it is read after, counted
+    from 0. Source: the paper's tokenizer losses; the design is that of StyleGAN-T (Sauer et al.
+    2023) with the DINO ViT-S/16.
     """
     def __init__(self, backbone, depths=(2, 5, 8, 11), size=224):
         super().__init__()
         if not depths or not 0 <= min(depths) <= max(depths) < len(backbone.blocks):
-            raise UserError(f"Depths {tuple(depths)} do not fit a network of {len(backbone.blocks)} blocks; choose among 0..{len(backbone.blocks) - 1}.")
+            raise UserError(f"Depths {tuple(depths)} do not fit a network of "
+                            f"{len(backbone.blocks)} blocks; choose among "
+                            f"0..{len(backbone.blocks) - 1}.")
         self.backbone, self.depths, self.size = Frozen(backbone), tuple(depths), size
         self.heads = nn.ModuleList(Head(backbone.embed_dim) for _ in range(len(depths) + 1))
 
@@ -178,26 +206,35 @@ class DinoDiscriminator(nn.Module):
 
     def forward(self, x):
         features = readout(self.backbone.network, self.view(network_input(x)), self.depths)
-        with full_precision(x): return torch.cat([head(h) for head, h in zip(self.heads, features)], 1)      # the spectral norm is spoilt by less
+        # the spectral norm is spoilt by less
+        with full_precision(x):
+            return torch.cat([head(h) for head, h in zip(self.heads, features)], 1)
 
 # %% ../../nbs/losses/discriminator.ipynb #dba94f6c
 def hinge(real, fake):
-    "The critic's loss from its logits for real and reconstructed images: scalar, 1 for a critic that says 0 to all."
+    """The critic's loss from its logits for real and reconstructed images: scalar, 1 for a critic
+    that says 0 to all.
+    """
     return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
 
 
 def consistency(plain, changed):
-    "Mean squared difference of logits for images and for their augmented copies: scalar, gradient to both sides."
+    """Mean squared difference of logits for images and for their augmented copies: scalar, gradient
+    to both sides.
+    """
     return (plain - changed).square().mean()
 
 # %% ../../nbs/losses/discriminator.ipynb #3664dd20
 class LeCam(nn.Module):
-    "LeCam regularisation of logits; `real` and `fake` are the running means, updated by each call before they are used."
+    """LeCam regularisation of logits; `real` and `fake` are the running means, updated by each call
+    before they are used.
+    """
     def __init__(self, decay=0.999):
         super().__init__()
         self.decay = decay
-        self.register_buffer("real", torch.zeros(())); self.register_buffer("fake", torch.zeros(()))
+        for name in ("real", "fake"): self.register_buffer(name, torch.zeros(()))
 
     def forward(self, real, fake):
-        for memory, logits in ((self.real, real), (self.fake, fake)): memory.lerp_(mean_over_processes(logits.detach().float().mean()), 1 - self.decay)
+        for memory, logits in ((self.real, real), (self.fake, fake)):
+            memory.lerp_(all_reduce_mean(logits.detach().float().mean()), 1 - self.decay)
         return F.relu(real - self.fake).square().mean() + F.relu(self.real - fake).square().mean()

@@ -11,9 +11,9 @@ import torch
 
 from ..base.errors import UserError
 from ..base.files import save_tensors
+from ..data.shard_files import shard_path
 from ..generator import DiT, GeneratorSettings
 from .interop import generator_names, tokenizer_names
-from ..data.latents import shard_path
 from .lora import LoraSettings
 from ..tokenizer import Tokenizer, TokenizerSettings
 
@@ -21,8 +21,8 @@ from ..tokenizer import Tokenizer, TokenizerSettings
 def as_authors(model):
     """The state dict of a `DiT` or `Tokenizer` under the names of the paper's authors.
 
-    Raises `UserError` for a tokenizer that has what theirs lacks (a margin), or lacks what theirs has (free latent
-    tokens, codebooks, merging embeddings).
+    Raises `UserError` for a tokenizer that has what theirs lacks (a margin), or lacks what theirs
+    has (free latent tokens, codebooks, merging embeddings).
     """
     own, s = model.state_dict(), model.settings
     names = (generator_names(len(model.blocks)) if isinstance(model, DiT) else
@@ -35,7 +35,9 @@ def as_authors(model):
 
 
 def with_lora(state, rank=4):
-    "A generator's state dict as `peft` wraps it, and gaussian corrections under the adapter name 256."
+    """A generator's state dict as `peft` wraps it, and gaussian corrections under the adapter name
+    256.
+    """
     wrapped = {}
     for name, t in state.items():
         layer, _, part = name.rpartition(".")
@@ -43,42 +45,58 @@ def with_lora(state, rank=4):
         wrapped[f"base_model.model.{f'{layer}.base_layer.{part}' if targeted else name}"] = t
         if targeted and part == "weight":
             for letter, shape in (("A", (rank, t.shape[1])), ("B", (t.shape[0], rank))):
-                wrapped[f"base_model.model.{layer}.lora_{letter}.256.weight"] = 0.1 * torch.randn(shape)
+                wrapped[f"base_model.model.{layer}.lora_{letter}.256.weight"] = 0.1 * torch.randn(
+                    shape)
     return wrapped
 
 # %% ../../nbs/release/files.ipynb #fc650faa
 def random_networks():
     "A `Tokenizer` of the authors' kind and a `DiT`, tiny, from torch's current random state."
-    tokenizer = Tokenizer(TokenizerSettings(image_size=32, image_channels=3, patch=8, tokens=64, channels=8, width=64, heads=1,
-                                            layer_scale=1e-5, tied=False, padding=0, latents="softvq", codewords=16, embedding_dim=16))
+    tokenizer = Tokenizer(TokenizerSettings(
+        image_size=32, image_channels=3, patch=8, tokens=64, channels=8, width=64, heads=1,
+        layer_scale=1e-5,
+        tied=False, padding=0, latents="softvq", codewords=16, embedding_dim=16))
     generator = DiT(64, 8, 10, GeneratorSettings(width=64, depth=2, heads=2))
     for n, p in generator.named_parameters():
-        if n.startswith("out.") or "modulation" in n: torch.nn.init.normal_(p, std=0.1)          # not zero, as after training
+        # as after training
+        if n.startswith("out.") or "modulation" in n: torch.nn.init.normal_(p, std=0.1)
     return tokenizer, generator
 
 
-ONLY_TRAINING = ("quantize.codebook_used", "decoder.model.patch_embed.proj.weight", "decoder_dino.mask_token",
-                 "post_quant_conv_dino.weight", "to_pixel_dino.model.weight", "repa_model.cls_token")
+ONLY_TRAINING = ("quantize.codebook_used", "decoder.model.patch_embed.proj.weight",
+                 "decoder_dino.mask_token",
+                 "post_quant_conv_dino.weight", "to_pixel_dino.model.weight",
+                 "repa_model.cls_token")
 
 
 def synthetic_release(folder, seed=0, networks=None, lengths=(4, 8, 16, 32, 48, 64)):
     """Every kind of file of the release, written into `folder`, tiny and random: {kind: path}.
 
-    networks: a `Tokenizer` (of the authors' kind) and a `DiT` in place of random ones; lengths: K of the pattern file.
+    networks: a `Tokenizer` (of the authors' kind) and a `DiT` in place of random ones; lengths: K
+    of the pattern file.
     """
     torch.manual_seed(seed)
     (latents := Path(folder) / "latents").mkdir(parents=True, exist_ok=True)
     tokenizer, generator = networks or random_networks()
-    z, y, ours = torch.randn(12, generator.tokens, generator.channels), torch.arange(12) % generator.num_classes, as_authors(generator)
+    z = torch.randn(12, generator.tokens, generator.channels)
+    y = torch.arange(12) % generator.num_classes
+    ours, patterns = as_authors(generator), {K: tokenizer.pattern(K) for K in lengths}
     averaged = as_authors(tokenizer) | {name: torch.randn(3) for name in ONLY_TRAINING}
-    last = lambda state: {name: t + 0.01 for name, t in state.items()}                            # the weights of the last step
-    optimizer = dict(state={0: dict(step=torch.tensor(7.0), exp_avg=torch.zeros(3))}, param_groups=[dict(lr=1e-4, betas=(0.9, 0.95), params=[0])])
-    files = {"tokenizer.pt": dict(args=argparse.Namespace(num_latent_tokens=generator.tokens, optimizer="adam"), steps=7,
-                                  ema=averaged, model=last(averaged), optimizer=optimizer),
-             "generator.pth": dict(model=last(ours), model_ema=ours, epoch=3, optimizer=optimizer), "lora.pth": with_lora(ours),
-             "patterns.pt": {K: (p.matrix, p.sizes.float()) for K in lengths for p in [tokenizer.pattern(K)]},
-             "latents/latents_stats.pt": dict(mean=z.mean((0, 1), keepdim=True), std=z.std((0, 1), keepdim=True))}
+    def last(state): return {name: t + 0.01 for name, t in state.items()}  # the last step's weights
+    optimizer = dict(state={0: dict(step=torch.tensor(7.0), exp_avg=torch.zeros(3))},
+                     param_groups=[dict(lr=1e-4, betas=(0.9, 0.95), params=[0])])
+    args = argparse.Namespace(num_latent_tokens=generator.tokens, optimizer="adam")
+    files = {"tokenizer.pt": dict(args=args, steps=7, ema=averaged, model=last(averaged),
+                                  optimizer=optimizer),
+             "generator.pth": dict(model=last(ours), model_ema=ours, epoch=3, optimizer=optimizer),
+             "lora.pth": with_lora(ours),
+             "patterns.pt": {K: (p.matrix, p.sizes.float()) for K, p in patterns.items()},
+             "latents/latents_stats.pt": dict(mean=z.mean((0, 1), keepdim=True),
+                                              std=z.std((0, 1), keepdim=True))}
     for name, held in files.items(): torch.save(held, Path(folder) / name)
-    for i, (part, labels) in enumerate(zip(z.chunk(4), y.chunk(4))):                              # two processes, two shards each
-        save_tensors(shard_path(latents, i % 2, i // 2), dict(latents=part, latents_flip=-part, labels=labels))
-    return {Path(name).stem.removeprefix("latents_"): Path(folder) / name for name in files} | dict(latents=latents)
+    # two processes, two shards each
+    for i, (part, labels) in enumerate(zip(z.chunk(4), y.chunk(4))):
+        both = dict(latents=part, latents_flip=-part, labels=labels)
+        save_tensors(shard_path(latents, i % 2, i // 2), both)
+    made = {Path(name).stem.removeprefix("latents_"): Path(folder) / name for name in files}
+    return made | dict(latents=latents)

@@ -8,11 +8,17 @@ from pathlib import Path
 
 from ..generator import GeneratorSettings
 from ..losses.terms import LossSettings, paper_losses
-from .settings import DataSettings, EvaluationSettings, GeneratorTraining, Settings, TokenizerTraining
 from ..tokenizer import TokenizerSettings
+from lgm_nb.training.settings import (
+    DataSettings,
+    EvaluationSettings,
+    GeneratorTraining,
+    Settings,
+    TokenizerTraining,
+)
 
 # %% ../../nbs/training/presets.ipynb #4c34c447
-IMAGENET = 1_281_167                                                     # training images of ImageNet-1k, in 1,000 classes
+IMAGENET = 1_281_167  # training images of ImageNet-1k, in 1,000 classes
 
 
 def small_presets():
@@ -22,14 +28,16 @@ def small_presets():
         tokenizer=TokenizerSettings(encoder_depth=2, decoder_depth=3),
         tokenizer_training=TokenizerTraining(
             steps=6600, lengths=(4, 6, 8, 12, 16, 24, 32, 48, 64),
-            length_weights=(2, 1, 2, 1, 2, 1, 2, 1, 6)),                     # the full list has most to learn
+            length_weights=(2, 1, 2, 1, 2, 1, 2, 1, 6)),  # the full list has most to learn
         generator_training=GeneratorTraining(
             steps=6000, lengths=(64, 16, 32, 64, 8, 24, 64, 12, 4), ema=0.999),
         evaluation=EvaluationSettings(points=(13,), guidance=(3.0,), guidance_grid=(2.0, 3.0, 4.0)))
     colour = Settings(
         preset="cifar10", out=Path("runs/cifar10"), data=DataSettings("cifar10", flip=True),
-        tokenizer=TokenizerSettings(image_size=32, image_channels=3, padding=0, channels=16, encoder_depth=2, decoder_depth=3),
-        tokenizer_training=TokenizerTraining(steps=4000, batch_size=64), generator_training=GeneratorTraining(steps=4000, batch_size=64, ema=0.9995),
+        tokenizer=TokenizerSettings(image_size=32, image_channels=3, padding=0, channels=16,
+                                    encoder_depth=2, decoder_depth=3),
+        tokenizer_training=TokenizerTraining(steps=4000, batch_size=64),
+        generator_training=GeneratorTraining(steps=4000, batch_size=64, ema=0.9995),
         generator=GeneratorSettings(width=192, depth=8, heads=6))
     return {"fashion": Settings(), "fashion-long": long, "cifar10": colour}
 
@@ -38,50 +46,64 @@ def imagenet64():
     "64 pixels, 256 tokens: one GPU. Not a setting of the paper."
     return Settings(
         preset="imagenet64", out=Path("runs/imagenet64"), save_seconds=600, precision="bf16",
-        data=DataSettings("folder:data/imagenet", flip=True, on_disk=True, crop=0.8),   # too many files for memory; the paper's crops
+        # too many files for memory; the paper's crops
+        data=DataSettings("folder:data/imagenet", flip=True, on_disk=True, crop=0.8),
         tokenizer=TokenizerSettings(
-            image_size=64, image_channels=3, patch=4, tokens=256, channels=8,           # 2,048 numbers for 12,288 values, 1 to 6 (the paper: 1 to 24)
-            width=384, encoder_depth=8, decoder_depth=8, heads=6, mlp_ratio=4.0,        # ViT-S, at two thirds of its depth
-            layer_scale=1e-5, init_std=0.02, tied=False, padding=0,                     # deep from scratch: DINOv2's LayerScale; the paper's free tokens
-            latents="gaussian", latent_noise=0.1, embedding_dim=384),                   # latents as on the laptop
+            # 2,048 numbers for 12,288 values, 1 to 6 (the paper: 1 to 24)
+            image_size=64, image_channels=3, patch=4, tokens=256, channels=8,
+            # ViT-S, at two thirds of its depth
+            width=384, encoder_depth=8, decoder_depth=8, heads=6, mlp_ratio=4.0,
+            # deep from scratch: DINOv2's LayerScale; the paper's free tokens
+            layer_scale=1e-5, init_std=0.02, tied=False, padding=0,
+            latents="gaussian", latent_noise=0.1, embedding_dim=384),  # latents as on the laptop
         tokenizer_training=TokenizerTraining(
-            steps=100_000, batch_size=256, matrix_lr=1e-3, lr=3e-4, warmup=1000,        # 20 passes over ImageNet
-            lengths=(32, 48, 64, 96, 128, 196, 256), length_weights=(2, 2, 2, 1, 1, 1, 1), final_rate=0.1, ema=0.9995),
+            # 20 passes over ImageNet
+            steps=100_000, batch_size=256, matrix_lr=1e-3, lr=3e-4, warmup=1000,
+            lengths=(32, 48, 64, 96, 128, 196, 256), length_weights=(2, 2, 2, 1, 1, 1, 1),
+            final_rate=0.1, ema=0.9995),
         generator=GeneratorSettings(size="base"),
         generator_training=GeneratorTraining(
             steps=200_000, batch_size=256, matrix_lr=1e-3, lr=3e-4, warmup=1000,        # 40 passes
             lengths=(128, 128, 128, 128, 64, 64, 32), ema=0.9999, final_rate=0.1),
         losses=LossSettings(perceptual=1.0, perceptual_ramp=5000),
-        evaluation=EvaluationSettings(lengths=(256, 128, 64, 32), points=(25,), shift=0.3, guidance=(3.0,), batch_size=64))
+        evaluation=EvaluationSettings(lengths=(256, 128, 64, 32), points=(25,), shift=0.3,
+                                      guidance=(3.0,), batch_size=64))
 
 # %% ../../nbs/training/presets.ipynb #e650a8b7
 def imagenet256():
     "The paper's setting: 256 pixels, 256 tokens of 32 channels, generator XL."
     return Settings(
         preset="imagenet256", out=Path("runs/imagenet256"), save_seconds=1800, precision="bf16",
-        data=DataSettings("folder:data/imagenet", flip=True, on_disk=True, crop=0.8),   # crops of 80 to 100 % of the shorter side
+        # crops of 80 to 100 % of the shorter side
+        data=DataSettings("folder:data/imagenet", flip=True, on_disk=True, crop=0.8),
         tokenizer=TokenizerSettings(
-            image_size=256, image_channels=3, patch=16,                                 # 256 patches: DINOv2's filters resampled from 14 pixels
-            tokens=256, channels=32, blocks=4,                                          # four codebooks, so four blocks to merge inside
-            width=768, encoder_depth=12, decoder_depth=12, heads=12, mlp_ratio=4.0,     # ViT-B on both sides
-            layer_scale=1e-5, init_std=0.02, tied=False, padding=0,                     # as DINOv2; free latent tokens
-            latents="softvq", codewords=8192,                                           # 8192 is SoftVQ-VAE's; the paper's text names no number
+            # 256 patches: DINOv2's filters resampled from 14 pixels
+            image_size=256, image_channels=3, patch=16,
+            tokens=256, channels=32, blocks=4,  # four codebooks, so four blocks to merge inside
+            # ViT-B on both sides
+            width=768, encoder_depth=12, decoder_depth=12, heads=12, mlp_ratio=4.0,
+            layer_scale=1e-5, init_std=0.02, tied=False, padding=0,  # as DINOv2; free latent tokens
+            # 8192 is SoftVQ-VAE's; the paper's text names no number
+            latents="softvq", codewords=8192,
             embedding_dim=768, temperature=0.1, exploration=0.1, margin=0.25),
         tokenizer_training=TokenizerTraining(
             steps=12 * IMAGENET // 64, batch_size=64, optimiser="adamw",                # 12 passes
-            lr=1e-4, final_rate=0.1, weight_decay=1e-4, warmup=IMAGENET // 64 // 4,     # down to 1e-5; a quarter of a pass to rise
+            # down to 1e-5; a quarter of a pass to rise
+            lr=1e-4, final_rate=0.1, weight_decay=1e-4, warmup=IMAGENET // 64 // 4,
             lengths=(32, 48, 64, 96, 128, 196, 256), length_weights=(2, 2, 2, 1, 1, 1, 1),
             align_weight=0.25, ema=0.9999, encoder_start="vit_base_patch14_dinov2.lvd142m"),
-        generator=GeneratorSettings(size="xl"),                                         # 1152 wide, 28 blocks, 16 heads
+        generator=GeneratorSettings(size="xl"),  # 1152 wide, 28 blocks, 16 heads
         generator_training=GeneratorTraining(
-            steps=400 * IMAGENET // 1024, batch_size=1024, optimiser="adamw",           # 400 passes; 8 GPUs with 128 each
-            lr=2e-4, final_rate=1.0, warmup=1, label_drop=0.1, ema=0.9999,              # a constant rate; no weight decay is named, so none
-            lengths=(128, 128, 128, 128, 64, 64, 32)),                                  # 256 is never trained, and works
+            # 400 passes; 8 GPUs with 128 each
+            steps=400 * IMAGENET // 1024, batch_size=1024, optimiser="adamw",
+            # a constant rate; no weight decay is named, so none
+            lr=2e-4, final_rate=1.0, warmup=1, label_drop=0.1, ema=0.9999,
+            lengths=(128, 128, 128, 128, 64, 64, 32)),  # 256 is never trained, and works
         losses=paper_losses(),
         evaluation=EvaluationSettings(
             lengths=(256, 128, 64, 32), points=(25,), shift=0.3, guidance_mode="per_position",
             guidance=(6.5, 8.0, 10.5), guidance_lengths=(128, 64, 32), batch_size=64,
-            images=50_000, samples=50_000,                                              # process 0 draws these alone: lgm_nb.release.paper_numbers shares them
+            images=50_000, samples=50_000,  # shared among all processes
             guidance_samples=10_000, guidance_grid=(5.0, 6.5, 8.0, 9.5, 10.5, 12.0)))
 
 
