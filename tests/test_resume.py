@@ -161,7 +161,8 @@ def test_rubbish_of_earlier_kills_goes(reference, tmp_path):
     rubbish = [out / name for name in (f"tokenizer.step-000000030.{16 * '0'}.pt",
                                        ".tokenizer.saving.7.part", "generator.saving",
                                        ".tokenizer.safetensors.7.part", ".settings.json.7.part",
-                                       "latents/.statistics.safetensors.7.part")]
+                                       "latents/.statistics.safetensors.7.part",
+                                       ".tmpa1B2c3", "latents/.tmpa1B2c3")]
     for path in rubbish: path.write_bytes(b"half")
     assert run(out, "generator")[0] == 0
     assert [path.name for path in rubbish if path.exists()] == []

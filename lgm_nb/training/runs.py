@@ -73,8 +73,9 @@ def continues(settings):
 
 def tidy(folder):
     "Remove what a kill left half written, and end a log line that was cut short."
-    for part in (*folder.glob(".*.part"), *folder.glob("latents/.*.part"),
-                 *folder.glob("*.saving")):
+    ours, theirs = (".*.part", "*.saving"), (".tmp??????",)  # theirs: safetensors' own
+    for part in (p for kind in ours + theirs for where in ("", "latents/")
+                 for p in folder.glob(where + kind)):
         part.unlink(missing_ok=True)
     log = folder / "log.jsonl"
     if log.exists() and (held := log.read_bytes()) and not held.endswith(b"\n"):
