@@ -49,7 +49,7 @@ def title(c):
 MEASURES = dict(rate=lambda cell, plan, device: dict(tflops=matmul_rate(device, cell["precision"])),
                 tokenizer=measure_training, generator=measure_training, attention=measure_attention)
 
-
+# %% ../nbs/bench.ipynb #b0d558e1
 def work(path):
     """Measure the cells that wait in the table at `path`, and rewrite it after each; True, or False
     after one that failed.
@@ -135,7 +135,7 @@ def print_table(plan):
     print(f"{'':38s}batch  seconds a step (8 in 10)     images/s  warm-up    GB  GFLOPs/img  use %")
     for c in plan["cells"]: print(f"{title(c):38s}{table_line(c)}")
 
-
+# %% ../nbs/bench.ipynb #a21069e0
 def command(kind: tyro.conf.Positional[Literal["gpu", "cpu"]], out: Path | None = None,
             minutes: float = 9.0, batch_tokenizer: int | None = None,
             batch_generator: int | None = None, steps: int | None = None):

@@ -24,7 +24,7 @@ from .merging import LearnableGlobalMerging
 from .tokenizer import Tokenizer
 from .training.fitting import averaged, fit
 from .training.optimisers import decays, make_optimisers, split_parameters
-from .training.planning import generator_cost, matmul_rate, tokenizer_cost
+from .training.planning import generator_cost, tokenizer_cost
 from .training.presets import presets
 from .training.runs import Run
 from lgm_nb.training.stages import (

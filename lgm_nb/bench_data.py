@@ -152,7 +152,7 @@ def batch_by_loader(shards, indices):
 WAYS = {"open a file for every item": batch_by_opening, "shards[i], one by one": batch_by_item,
         "as a DataLoader asks": batch_by_loader, "shards.batch": ShardSet.batch}
 
-
+# %% ../nbs/bench_data.ipynb #c5c38051
 def measure_shards(tokens, channels, files=8, per_file=256, batch_size=128, repeats=9):
     "Seconds to read all items once in random order, in each of `WAYS`, as a record."
     torch.manual_seed(0)

@@ -25,12 +25,12 @@ from lgm_nb.base.files import (
     written_beside,
 )
 from .base.plots import show_grid
-from .data.images import data_folder, load_data
+from .data.images import data_folder
 from .evaluation.metrics import cknna
 from .evaluation.scorer import pixels
 from .tokenizer import Tokenizer
 from .train import run_stages
-from .training.pipeline import training_status
+from .training.pipeline import load_images, training_status
 from .training.presets import presets
 from .training.runs import Run
 from .training.settings import from_plain
@@ -95,7 +95,7 @@ def sample_figure(runs, steps, K=16):
     return show_grid(rows, [f"{form}, {shorten}" for form, shorten in product(FORMS, SHORTEN)],
                      size=0.8)
 
-
+# %% ../nbs/forms.ipynb #8288a8c7
 def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path | None = None,
                   compile: bool = False):
     """Train all six pairs, and a second gaussian tokenizer of another seed; write forms.json, and
@@ -125,8 +125,7 @@ def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path |
         run_stages(second.check())
         (a, s), (b, _) = (load_tokenizer(trial("gaussian", shorten, steps, seed, runs).out)
                           for seed in (0, 1))
-        test = load_data(s.data.name, s.tokenizer.image_size, s.data.dir,
-                         s.tokenizer.image_channels).test
+        test = load_images(s).test
         x = pixels(test, s.evaluation.images).float() / 127.5 - 1
         independent[shorten] = between(a, b, x, s.evaluation.lengths)
     first = next(iter(found.values()))

@@ -17,7 +17,7 @@ import tyro
 from .base.distributed import barrier, leave_group, pick_device, print_main, rank
 from .base.errors import UserError
 from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
-from .data.images import data_folder, load_data
+from .data.images import data_folder
 from .data.latents import SPACE, LatentSpace, read_latents
 from .evaluation.card import card, quality_figure
 from .evaluation.metrics import gflops, principal_components, psnr
@@ -26,7 +26,7 @@ from .evaluation.scorer import draw, pixels, reconstructions
 from .generator import DiT
 from .tokenizer import Tokenizer
 from .train import run_stages
-from .training.pipeline import load_run, training_status
+from .training.pipeline import load_images, load_run, training_status
 from .training.presets import presets
 from .training.runs import Run
 from .training.settings import Settings, comparable
@@ -83,7 +83,7 @@ class Trained:
         return draw(self.generator, self.tokenizer, self.latents, y, K, noise, self.settings,
                     guidance, points, on_step)
 
-
+# %% ../nbs/method/09_is_it_true.ipynb #1930886d
 def load_weights(folder=None, device="cpu"):
     """The shipped weights, or those of any run folder, as `Trained`.
 
@@ -172,8 +172,7 @@ def measure_stored(one, samples=5000, compile=False):
     """
     e = replace(one.settings.evaluation, samples=samples, images=samples)
     s = replace(one.settings, out=one.folder, compile=compile, evaluation=e)
-    data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels,
-                     limit=s.data.limit)
+    data = load_images(s)
     if rank() == 0: save_json(one.folder / "settings.json", comparable(s))
     barrier()
     seconds = {n: load_tensors(one.folder / f"{n}.safetensors")[1].get("seconds", 0.0)
@@ -185,8 +184,7 @@ def summarise(out):
     "Set both methods of a measured folder side by side: lengths.json, quality.png, README.md."
     out, trained = Path(out), load_weights(out)
     s = trained.settings
-    data = load_data(s.data.name, s.tokenizer.image_size, s.data.dir, s.tokenizer.image_channels,
-                     limit=s.data.limit)
+    data = load_images(s)
     save_json(out / "lengths.json", measure_everywhere(trained, data))
     figure = quality_figure({"merging": load_json(out / "metrics.json"),
                              "truncation": load_json(out / "truncation" / "metrics.json")})

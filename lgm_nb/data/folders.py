@@ -35,7 +35,7 @@ def is_image(entry):
     "Whether an entry of a folder is a file with the ending of an image."
     return entry.name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not entry.is_dir()
 
-
+# %% ../../nbs/data/folders.ipynb #c6b1922b
 def list_images(folder):
     """Image files of a folder with one subfolder a class, millions of them if need be.
 
@@ -144,7 +144,7 @@ def check_crop(crop, smallest, count):
                         f"0 to 1 for each of {count} images, and a share up to 1.")
     return crop.tolist()
 
-
+# %% ../../nbs/data/folders.ipynb #9be89ac8
 @dataclass(eq=False)
 class FolderImages:
     """Labelled images that stay on disk, used like an `ImageSet`: `paths` of n files, `labels`

@@ -177,7 +177,7 @@ class ShardSet(LatentSet, Dataset):
 
     def __getitem__(self, index): return self.__getitems__([index])[0]
 
-
+# %% ../../nbs/data/latents.ipynb #7fb41364
 def read_latents(run, on_disk=False):
     """The latents that a run folder keeps: a `LatentSet`, or a `ShardSet`; without shards its
     `LatentSpace`.
@@ -227,7 +227,7 @@ def complete(tokenizer, folder, in_memory=False):
     save_tensors(path, dict(labels=torch.from_numpy(merging.all_labels())), blocks=merging.blocks)
     write_statistics(folder, in_memory)
 
-
+# %% ../../nbs/data/latents.ipynb #4643625a
 def write_statistics(folder, in_memory=False):
     """Write statistics.safetensors, over all tokens of all shards, mirrored ones too; returns
     `LatentStatistics`.

@@ -162,7 +162,7 @@ class Extractor:
         "Name and digest of the weights, for the record."
         return dict(name=self.name, weights=weights_digest(self.network))
 
-
+# %% ../../nbs/evaluation/extraction.ipynb #19ab3577
 @dataclass
 class FeatureSet:
     """What an `Extractor` found in n images (see there), on the CPU; `labels` (n,) where they are

@@ -55,7 +55,7 @@ def agreement(now, full):
     return dict(same_class=same(now[1], full[1]), same_class_other_noise=same(now[1], other[1]),
                 cosine=cosine(now[0], full[0]), cosine_other_noise=cosine(now[0], other[0]))
 
-
+# %% ../../nbs/evaluation/report.ipynb #c634428c
 FEW = 1000  # the count that distances are often given for
 
 
@@ -176,7 +176,7 @@ def floor_of(real, reference):
     counts = dict(images=len(real.features), reference=len(reference.features))
     return frechet_distances(real, reference) | few_distances(real, reference) | counts
 
-
+# %% ../../nbs/evaluation/report.ipynb #5b5d1b0f
 MOST = 5000  # images whose latents are compared: memory grows with the square
 
 

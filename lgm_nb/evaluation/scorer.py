@@ -112,7 +112,7 @@ def draw(generator, tokenizer, latents, y, K, noise, settings, guidance=None, po
     return draw_images(generator, tokenizer, latents, y, K, noise, choice, scale_of(settings),
                        on_step)
 
-
+# %% ../../nbs/evaluation/scorer.ipynb #ccd6e18a
 def noise_stream(settings):
     """Full-space noise (N, C) of samples 0, 1, 2 and so on, from the run's seed: the same for every
     length.
@@ -210,7 +210,7 @@ class Job:
     noise: Callable | None = None
     keep_images: bool = False
 
-
+# %% ../../nbs/evaluation/scorer.ipynb #f30bd708
 def draw_samples(job, K, choice, indices, noise):
     """Samples number `indices` (B,) as uint8 (B, channels, H, W) on their device; sample i is of
     class i % classes.

@@ -56,7 +56,7 @@ def not_found(name, address, weights_dir, error):
                      f"save {address} as {path} and give that folder as weights_dir "
                      "(--weights-dir).")
 
-
+# %% ../../nbs/losses/pretrained.ipynb #740b0db6
 @contextmanager
 def hub_if_reachable(seconds=5):
     """Inside the block the Hugging Face hub is asked once at most: where it cannot be reached, its

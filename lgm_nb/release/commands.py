@@ -246,7 +246,7 @@ def check_started(run, K, lora, latents, generator):
                         "states beside it.")
     if rank() == 0: save_json(path, here)
 
-
+# %% ../../nbs/release/commands.ipynb #a24025cb
 def lora_run(run: Path, lengths: tuple[int, ...] = (32,), latents: Path | None = None,
              lora: LoraSettings = LoraSettings(), device: str = "auto"):
     """Train a correction at each K for the generator of a finished run: writes lora<K>.safetensors

@@ -180,7 +180,7 @@ def save_lora(model, K, path, **facts):
         save_tensors(path, lora_tensors(model, K), lora=asdict(model.lora[K]), K=K,
                      generator=fingerprint(model), **facts)
 
-
+# %% ../../nbs/release/lora.ipynb #02e59a39
 def check_fit(tensors, shapes, path):
     "Raise one `UserError` that lists missing and unknown names and wrong shapes."
     wrong = ([f"missing {n}" for n in shapes if n not in tensors]

@@ -187,7 +187,7 @@ class Search(Sampled):
     margin: float = 1.1
     "A try is dropped when its FID on the first tenth is above this many times the best one's."
 
-
+# %% ../../nbs/release/paper_numbers.ipynb #a216fbd1
 def search(command):
     "Run `Search` in every process: the record, which the main process writes."
     job, facts, shape, lengths = open_run(command)

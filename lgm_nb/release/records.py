@@ -60,7 +60,7 @@ class Common:
     seed: int = 0
     "Decides the noise of every sample."
 
-
+# %% ../../nbs/release/records.ipynb #c0103e9f
 def open_run(command):
     """(job, facts, shape, lengths) of a command: networks and extractor loaded, what the record
     says of them, (channels, H, W).

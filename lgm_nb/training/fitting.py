@@ -117,7 +117,7 @@ def backward(run, stage, network, terms_of, describe, step, training):
                  for name, value in terms.items()}
     return total
 
-
+# %% ../../nbs/training/fitting.ipynb #20d6ff69
 class Means:
     """The mean of each loss term since the last report, over the steps that had it (a K has its
     turn in some).
@@ -189,7 +189,7 @@ class Fit:
 
     def due(self): return time.monotonic() - self.saved > self.run.settings.save_seconds
 
-
+# %% ../../nbs/training/fitting.ipynb #3fa7f5c7
 def fit(run, stage, model, optimisers, terms_of, describe, training, average=None, apart=None,
         log_every=20):
     """Train `model` for training.steps steps, continuing a saved state.

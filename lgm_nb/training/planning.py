@@ -87,7 +87,7 @@ def generator_cost(s, classes):
     longest = costs[max(lengths)]
     return (average, *longest[1:]), sum(p.numel() for p in model.parameters()), 0
 
-
+# %% ../../nbs/training/planning.ipynb #e146ac93
 # share of float32's bytes: norms and sums stay float32
 KEPT_IN_BF16 = dict(tokenizer=0.71, generator=0.68)
 
@@ -155,7 +155,7 @@ def matmul_rate(device, precision="float32", size=None, seconds=0.4):
         rates.append(2 * n ** 3 / (time.perf_counter() - began) / 1e12)
     return sorted(rates)[len(rates) // 2]
 
-
+# %% ../../nbs/training/planning.ipynb #26e6d495
 def count_images(settings):
     """(training images, classes, a remark or None) of the data that settings name.
 

@@ -101,7 +101,8 @@ def lock_folder(folder):
         raise UserError(f"{folder} is in use by {who}; wait for it to end, stop it, or choose "
                         "another folder with --out.") from None
     except (OSError, NotImplementedError) as error:
-        raise UserError(f"Could not write {path} ({error}); choose another folder with "
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"Could not write into {folder} ({why}); choose another folder with "
                         "--out.") from error
     return lock
 
@@ -227,7 +228,7 @@ def read_state(path):
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"it is no saved state ({type(error).__name__})") from None
 
-
+# %% ../../nbs/training/runs.ipynb #6ad4ad50
 class States:
     """The saved states of one stage: files STAGE.step-NUMBER.DIGEST.pt in a folder, the last `keep`
     of them.

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['HOW', 'LATER', 'how', 'later', 'DataSettings', 'Optimisation', 'TokenizerTraining', 'GeneratorTraining',
-           'EvaluationSettings', 'Settings', 'default_of', 'comparable', 'from_plain', 'flatten', 'digest']
+           'EvaluationSettings', 'PerLength', 'Settings', 'default_of', 'comparable', 'from_plain', 'flatten', 'digest']
 
 # %% ../../nbs/training/settings.ipynb #72487e6e
 import hashlib
@@ -151,9 +151,28 @@ class EvaluationSettings:
     there.
     """
 
+# %% ../../nbs/training/settings.ipynb #94319086
+class PerLength:
+    "Sampling options of `Settings` at any token count."
+    def guidance_for(self, K):
+        "Guidance weight at K tokens: that of the nearest length in guidance_lengths."
+        return self.at_length(self.evaluation.guidance, K)
+
+    def points_for(self, K):
+        "Grid points of sampling at K tokens: those of the nearest length in guidance_lengths."
+        return self.at_length(self.evaluation.points, K)
+
+    def at_length(self, values, K):
+        """Of values for each of guidance_lengths, or one for all, the one at the length nearest to
+        K.
+        """
+        if len(values) == 1: return values[0]
+        lengths = self.evaluation.guidance_lengths
+        return dict(zip(lengths, values))[min(lengths, key=lambda length: abs(length - K))]
+
 # %% ../../nbs/training/settings.ipynb #7ebdcd8b
 @dataclass
-class Settings:
+class Settings(PerLength):
     """Train a merging tokenizer and one diffusion transformer, and measure both at every token
     count.
     """
@@ -212,22 +231,6 @@ class Settings:
         check_batches(self)
         check_images(self.data)
         return self
-
-    def guidance_for(self, K):
-        "Guidance weight at K tokens: that of the nearest length in guidance_lengths."
-        return self.at_length(self.evaluation.guidance, K)
-
-    def points_for(self, K):
-        "Grid points of sampling at K tokens: those of the nearest length in guidance_lengths."
-        return self.at_length(self.evaluation.points, K)
-
-    def at_length(self, values, K):
-        """Of values for each of guidance_lengths, or one for all, the one at the length nearest to
-        K.
-        """
-        if len(values) == 1: return values[0]
-        lengths = self.evaluation.guidance_lengths
-        return dict(zip(lengths, values))[min(lengths, key=lambda length: abs(length - K))]
 
 # %% ../../nbs/training/settings.ipynb #e603970e
 def default_of(f):

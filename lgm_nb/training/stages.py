@@ -54,7 +54,7 @@ def first_of(what, count, training, seed):
         return f"{what} {batch_indices(count, training.batch_size, step, seed).tolist()[:8]} and on"
     return describe
 
-
+# %% ../../nbs/training/stages.ipynb #a98948c3
 class Reader:
     """The batches of a stage: reader(step, rows) -> (x or z, y) on a device, the rows (a slice) of
     that step's batch.
@@ -259,7 +259,7 @@ def check_stored(folder, settings):
                         f"the generator takes {here[0]} of {here[1]}; "
                         "delete that folder, and they are extracted again.")
 
-
+# %% ../../nbs/training/stages.ipynb #ff5b8d5d
 def generator_terms(model, reader, patterns, settings):
     """The function (step, rows, network) -> {name: scalar loss} that `fit` needs; patterns: {K:
     pattern}.
