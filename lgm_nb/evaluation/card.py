@@ -92,6 +92,8 @@ def card(folder):
     m, cut = (load_json(part / "metrics.json") for part in parts)
     e, floor = load_json(folder / "environment.json"), m["floor"]
     searched = "tries" in load_json(folder / "guidance.json")
+    few = m.get("few", "the first 1,000 of each; the classes of the held-out ones are not quite in "
+                "equal number")
     how = ("were searched for each K and each method alike (`guidance.json`)" if searched
            else "were not searched")
     facts = {f"{name} ({kind})": load_tensors(part / f"{name}.safetensors")[1]
@@ -108,10 +110,10 @@ def card(folder):
         f"images, in features of `{m['extractor']}`; *detail*: in those of its first layers. "
         f"As many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.2f}; "
         f"*of 1,000*: between 1,000 and 1,000, where real images have {floor['frechet_1000']:.2f} "
-        f"and {floor['frechet_detail_1000']:.2f} (the first 1,000 of each; the classes of the "
-        f"held-out ones are not quite in equal number). rFD: of {m['reconstructed']:,} "
-        "reconstructions to their own originals. *Recognised*: samples that the feature network "
-        "names as the class they were drawn for; *recall*: held-out images near to a sample; *same "
+        f"and {floor['frechet_detail_1000']:.2f} ({few}). "
+        f"rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
+        "*Recognised*: samples that the feature network names as the class they were drawn for; "
+        "*recall*: held-out images near to a sample; *same "
         "class*: one noise drawn at K and at N, named alike, beside two unrelated noises of one "
         "class. "
         "*CKNNA*: shared nearest neighbours of images at K and at N, latents averaged over tokens "

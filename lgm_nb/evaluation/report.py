@@ -213,7 +213,7 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
     if rank(): return None
     numbers = [K * s.tokenizer.channels for K in e.lengths]
     metrics = dict(settings=digest(comparable(s)), data=data.source, seed=s.seed,
-                   reconstructed=len(chosen), samples=e.samples,
+                   reconstructed=len(chosen), samples=e.samples, few="all classes alike",
                    ema=s.generator_training.ema, guidance_mode=e.guidance_mode, shift=e.shift,
                    extractor=job.extractor.name if distances else None,
                    lengths=lengths, floor=floor_of(real, reference) if distances else {},
