@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .absent import valid
 from .errors import UserError
 
 # %% ../../nbs/base/files.ipynb #b773496d
@@ -67,8 +68,8 @@ def check_target(path, example="results.json"):
 
 
 def save_json(path, value):
-    "Write `value` as indented JSON; paths become text."
-    text = json.dumps(value, indent=1, default=str)
+    "Write `value` as indented JSON; paths become text, and numbers that are none go (`base.absent`)."
+    text = json.dumps(valid(value), indent=1, default=str, allow_nan=False)
     with written_beside(path) as beside: beside.write_text(text + "\n", encoding="utf-8")
 
 
@@ -87,7 +88,7 @@ def save_tensors(path, tensors, **facts):
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with written_beside(path) as beside:
-        save_file(tensors, beside, metadata={k: json.dumps(v, default=str)
+        save_file(tensors, beside, metadata={k: json.dumps(valid(v), default=str)
                                              for k, v in facts.items()})
         with open(beside, "r+b") as file:
             size = int.from_bytes(file.read(8), "little")

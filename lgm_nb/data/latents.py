@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..base.distributed import world_size
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
+from ..base.seeds import seed32
 from lgm_nb.data.latent_space import (
     SPACE,
     LatentSpace,
@@ -106,7 +107,7 @@ def flip_rule(seed, epoch, indices):
     """Which images are mirrored, (n,) bool, half of them on average: a hash (splitmix64) of seed,
     epoch and index alone.
     """
-    start = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    start = np.random.SeedSequence([seed32(seed), epoch]).generate_state(1, np.uint64)
     x = np.atleast_1d(np.asarray(indices)).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)

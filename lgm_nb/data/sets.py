@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..base.errors import UserError
+from ..base.seeds import seed32
 
 # %% ../../nbs/data/sets.ipynb #3fecec1c
 @dataclass
@@ -84,10 +85,10 @@ def balanced_indices(labels, limit):
 
 
 def split_off_test(images, seed):
-    """A tenth of every class, at least one image, drawn by `seed` alone: (train, test), sets of the
-    same kind.
+    """A tenth of every class, at least one image, drawn by `seed` (any whole number) alone: (train,
+    test), sets of the same kind.
     """
-    draw, test = np.random.default_rng(seed), torch.zeros(len(images), dtype=torch.bool)
+    draw, test = np.random.default_rng(seed32(seed)), torch.zeros(len(images), dtype=torch.bool)
     for c, name in enumerate(images.classes):
         mine = (images.labels == c).nonzero()[:, 0]
         if len(mine) < 2:
@@ -100,7 +101,7 @@ def split_off_test(images, seed):
 @lru_cache(maxsize=2)
 def epoch_order(n, seed, epoch):
     "The order (n,) of the images in one epoch; from (seed, epoch) alone."
-    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    mixed = np.random.SeedSequence([seed32(seed), epoch]).generate_state(1, np.uint64)[0]
     return torch.randperm(n, generator=torch.Generator().manual_seed(int(mixed >> 1)))
 
 
@@ -110,10 +111,11 @@ def batch_indices(n, batch_size, step, seed):
 
     Every epoch is a fresh permutation; its last n % batch_size images are left out. If n <
     batch_size, every step is an epoch of its own whose permutation repeats until the batch is full.
+    seed: any whole number.
     """
-    if min(n, batch_size) < 1 or min(step, seed) < 0:
-        raise UserError(f"n={n}, batch_size={batch_size}, step={step}, seed={seed}: "
-                        "n and batch_size start at 1, step and seed at 0.")
+    if min(n, batch_size) < 1 or step < 0:
+        raise UserError(f"n={n}, batch_size={batch_size}, step={step}: "
+                        "n and batch_size start at 1, step at 0.")
     epoch, batch = divmod(step, max(1, n // batch_size))
     return epoch_order(n, seed,
                        epoch)[torch.arange(batch * batch_size, (batch + 1) * batch_size) % n]

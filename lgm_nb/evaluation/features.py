@@ -20,6 +20,7 @@ from torch import nn
 
 from ..base.errors import UserError, exit_status
 from ..base.files import load_into, load_tensors, save_json, save_tensors
+from ..base.seeds import seed32
 from ..data.images import data_folder, load_data
 
 # %% ../../nbs/evaluation/features.ipynb #439c4fc4
@@ -100,8 +101,8 @@ def train_feature_network(images, labels, settings=None, on_epoch=None):
     """
     s = settings or FeatureSettings()
     _check_training(images, s)
-    torch.manual_seed(s.seed)
-    order = torch.Generator().manual_seed(s.seed)
+    torch.manual_seed(seed32(s.seed))
+    order = torch.Generator().manual_seed(seed32(s.seed))
     network = FeatureNetwork().to(memory_format=torch.channels_last)
     per_epoch = len(images) // s.batch_size
     optimizer = torch.optim.AdamW(network.parameters(), lr=s.learning_rate,

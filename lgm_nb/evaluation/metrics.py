@@ -31,6 +31,7 @@ from torch_fidelity.metric_prc import (
 
 from ..base.errors import UserError
 from ..base.precision import without_tf32
+from ..base.seeds import seed32
 from .extraction import FeatureSet, extract_features
 from .features import to_uint8
 from ..merging import MergeTree
@@ -153,7 +154,7 @@ def sample_metrics(samples, reference, extractor=None, seed=0, weights_path=None
     subset = min(1000, min(counts) // 2)
     kernel = kid_features_to_metric(made.features, real.features, kid_subsets=20,
                                     kid_subset_size=subset,
-                                    rng_seed=seed, verbose=False)
+                                    rng_seed=seed32(seed), verbose=False)
     return frechet_distances(made, real) | dict(
         kernel=kernel[KEY_METRIC_KID_MEAN], kernel_std=kernel[KEY_METRIC_KID_STD],
         **precision_recall(made.features, real.features, real.extractor.device),

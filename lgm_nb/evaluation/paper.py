@@ -24,6 +24,7 @@ from ..base.distributed import broadcast_from_main, world_size
 from ..base.errors import UserError
 from ..base.files import load_tensors, written_beside
 from ..base.plots import COLOURS
+from ..base.seeds import seed32
 from ..data.folders import FolderImages, list_images
 from ..data.images import balanced_indices, load_data
 from .metrics import feature_statistics, frechet_distance, precision_recall
@@ -178,7 +179,7 @@ def numbered_noise(seed, settings):
     """
     shape = settings.tokenizer.tokens, settings.tokenizer.channels
     def one(i):
-        word = int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1)
+        word = int(np.random.SeedSequence([seed32(seed), i]).generate_state(1, np.uint64)[0] >> 1)
         return torch.randn(shape, generator=torch.Generator().manual_seed(word))
     return lambda indices: torch.stack([one(i) for i in indices.tolist()])
 

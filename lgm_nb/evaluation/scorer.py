@@ -28,6 +28,7 @@ from lgm_nb.base.distributed import (
 )
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
+from ..base.seeds import seed32
 from ..data.images import balanced_indices
 from .extraction import Extractor, FeatureSet, join
 from .features import to_uint8
@@ -117,7 +118,7 @@ def noise_stream(settings):
     """Full-space noise (N, C) of samples 0, 1, 2 and so on, from the run's seed: the same for every
     length.
     """
-    g, t = torch.Generator().manual_seed(settings.seed + 1), settings.tokenizer
+    g, t = torch.Generator().manual_seed(seed32(settings.seed) + 1), settings.tokenizer
     while True: yield torch.randn(t.tokens, t.channels, generator=g)
 
 

@@ -18,6 +18,7 @@ from ..base.distributed import leave_group, pick_device, print_main, rank
 from ..base.errors import UserError
 from ..base.files import load_json, save_json, save_tensors, written_beside
 from ..base.plots import show_grid
+from ..base.seeds import seed32
 from ..data.latents import ShardSet, read_latents
 from lgm_nb.evaluation.scorer import (
     Choice,
@@ -161,7 +162,7 @@ def sample_release(tokenizer: Path, generator: Path, statistics: Path, out: Path
         raise UserError(f"The generator cannot draw classes {classes}; give --classes from 0 to "
                         f"{model.num_classes - 1}.")
     noise = torch.randn(len(y), model.tokens, model.channels,
-                        generator=torch.Generator().manual_seed(seed))
+                        generator=torch.Generator().manual_seed(seed32(seed)))
     how, rows = dict(points=points, shift=shift, interval=interval, guidance_mode=guidance_mode,
                      noise_scale=noise_scale), {}
     latents = SimpleNamespace(pattern=found.__getitem__, statistics=scale)

@@ -11,6 +11,7 @@ import torch
 
 from ..base.errors import UserError
 from ..base.files import save_tensors
+from ..base.seeds import seed32
 from ..data.shard_files import shard_path
 from ..generator import DiT, GeneratorSettings
 from .interop import generator_names, tokenizer_names
@@ -75,7 +76,7 @@ def synthetic_release(folder, seed=0, networks=None, lengths=(4, 8, 16, 32, 48, 
     networks: a `Tokenizer` (of the authors' kind) and a `DiT` in place of random ones; lengths: K
     of the pattern file.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(seed32(seed))
     (latents := Path(folder) / "latents").mkdir(parents=True, exist_ok=True)
     tokenizer, generator = networks or random_networks()
     z = torch.randn(12, generator.tokens, generator.channels)

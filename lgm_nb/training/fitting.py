@@ -26,6 +26,7 @@ from lgm_nb.base.distributed import (
 )
 from ..base.errors import UserError
 from ..base.moved import answers_for
+from ..base.seeds import seed32
 from .optimisers import advance
 from .runs import States
 
@@ -39,7 +40,7 @@ class Stopped(BaseException):
 
 def seed_step(seed, stage, step):
     "Seed torch for one step, the same after any restart and in every process."
-    torch.manual_seed(((seed * 31 + sum(map(ord, stage))) * 1_000_003 + step) % 2 ** 63)
+    torch.manual_seed(((seed32(seed) * 31 + sum(map(ord, stage))) * 1_000_003 + step) % 2 ** 63)
 
 
 def learned(model):

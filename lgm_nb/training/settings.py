@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..base.errors import UserError
+from ..base.names import whole_fields
 from ..generator import GeneratorSettings
 from ..losses.terms import LossSettings, check_losses
 from ..tokenizer import TokenizerSettings, check_tokenizer
-from .checks import check_batches, check_images, check_lengths
+from .checks import check_batches, check_fields, check_images, check_lengths
 
 # %% ../../nbs/training/settings.ipynb #bcbaec6c
 HOW, LATER = {"decides": "no result"}, {"decides": "where it is not its default"}
@@ -50,6 +51,8 @@ class DataSettings:
     """Smallest share of the shorter side that a random square crop keeps in tokenizer training; 1:
     the centre square (below 1 needs on_disk).
     """
+
+    def __post_init__(self): whole_fields(self)
 
 # %% ../../nbs/training/settings.ipynb #505646ec
 @dataclass
@@ -179,14 +182,14 @@ class Settings(PerLength):
     preset: str = how("fashion")
     "Name of the values to start from; other arguments change them."
     out: Path = how(Path("runs/fashion"))
-    "Folder of this run; the same command continues it."
+    "Folder of this run, ~ understood; the same command continues it."
     stage: Literal["all", "tokenizer", "latents", "generator", "guidance", "evaluate"] = how("all")
     """Run one stage only, or all in turn; guidance searches the weight for each length and is not
     part of all.
     """
     seed: int = 0
-    """Fixes every random choice of training and sampling (a folder's test split is the same for
-    every seed).
+    """Any whole number; fixes every random choice of training and sampling (a folder's test split is
+    the same for every seed).
     """
     device: str = how("auto")
     "auto (cuda where it is there, else cpu), cpu, cuda or mps."
@@ -222,8 +225,11 @@ class Settings(PerLength):
     losses: LossSettings = field(default_factory=LossSettings, metadata=LATER)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
+    def __post_init__(self): whole_fields(self)
+
     def check(self):
         "Raise `UserError` for a choice that cannot work; returns self."
+        check_fields(self)
         check_tokenizer(self.tokenizer)
         self.generator.resolve()
         check_losses(self.losses)

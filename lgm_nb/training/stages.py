@@ -26,6 +26,7 @@ from lgm_nb.base.distributed import (
 from ..base.errors import UserError
 from ..base.files import load_into, load_tensors, save_tensors
 from ..base.prefetch import prefetch
+from ..base.seeds import seed32
 from ..data.folders import FolderImages
 from ..data.images import batch_indices
 from ..data.latents import SPACE, LatentSet, ShardSet, complete, extract_shards
@@ -68,7 +69,7 @@ class Reader:
         self.on_disk = isinstance(source, (FolderImages, ShardSet))
 
     def read(self, step, rows):
-        B, seed = self.training.batch_size, self.settings.seed * 1_000_003 + step
+        B, seed = self.training.batch_size, seed32(self.settings.seed) * 1_000_003 + step
         draw = torch.Generator().manual_seed(seed)
         indices = batch_indices(len(self.source), B, step, self.settings.seed)[rows]
         flip = (torch.rand(B, generator=draw) < 0.5)[rows] if self.settings.data.flip else None
@@ -209,7 +210,7 @@ def train_tokenizer(run, data):
     (tokenizer, seconds).
     """
     s, training = run.settings, run.settings.tokenizer_training
-    torch.manual_seed(s.seed)
+    torch.manual_seed(seed32(s.seed))
     tokenizer = Tokenizer(s.tokenizer).to(run.device)
     if (done := already(run, "tokenizer", tokenizer)) is not None: return done
     if s.init is not None: start_from(tokenizer, s.init, "tokenizer")
@@ -283,7 +284,7 @@ def train_generator(run, latents, classes):
     returns (generator, seconds).
     """
     s, training = run.settings, run.settings.generator_training
-    torch.manual_seed(s.seed + 1)
+    torch.manual_seed(seed32(s.seed) + 1)
     model = DiT(s.tokenizer.tokens, s.tokenizer.channels, len(classes), s.generator).to(run.device)
     if (done := already(run, "generator", model)) is not None: return done
     start_from(model, s.init, "generator")
