@@ -68,7 +68,7 @@ def check_target(path, example="results.json"):
 
 
 def save_json(path, value):
-    "Write `value` as indented JSON; paths become text, and numbers that are none go (`base.absent`)."
+    "Write `value` as indented JSON; paths become text, numbers that are none go (`base.absent`)."
     text = json.dumps(valid(value), indent=1, default=str, allow_nan=False)
     with written_beside(path) as beside: beside.write_text(text + "\n", encoding="utf-8")
 

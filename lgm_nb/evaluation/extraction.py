@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['FASHION_EXTRACTOR', 'INCEPTION_EXTRACTOR', 'FashionFeatures', 'register_fashion_features', 'extractor_for',
-           'detail_layer', 'create_extractor', 'weights_digest', 'Extractor', 'FeatureSet', 'join', 'extract_features']
+           'detail_layer', 'create_extractor', 'check_extractor', 'weights_digest', 'Extractor', 'FeatureSet', 'join',
+           'extract_features']
 
 # %% ../../nbs/evaluation/extraction.ipynb #3f52e234
 import hashlib
@@ -119,6 +120,20 @@ def create_extractor(name, layers=None, weights_path=None, device="cpu"):
     return extractor.to(device)
 
 # %% ../../nbs/evaluation/extraction.ipynb #0e4efe4e
+def check_extractor(channels, size, must=True, fetch=True):
+    """Raise `UserError` when the feature network for images (channels, size, size) cannot be had.
+
+    Inception that is no `must` only has a line printed: its distances will be left out. fetch:
+    False looks at ours alone, and nothing is downloaded.
+    """
+    name = extractor_for(channels, size)
+    if not fetch and name != FASHION_EXTRACTOR: return
+    try: create_extractor(name)
+    except UserError as error:
+        if must or name == FASHION_EXTRACTOR: raise
+        print(f"Frechet distances will be left out. {error}", flush=True)
+
+
 def weights_digest(module):
     "A short digest of a module's weights."
     def raw(t): return t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()

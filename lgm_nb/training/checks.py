@@ -15,7 +15,7 @@ from ..base.errors import UserError
 from ..base.names import whole_path
 
 # %% ../../nbs/training/checks.ipynb #a7f6641e
-# lowest value of a name, wherever it appears; NEVER: the same, and not that value itself
+# of a name, wherever it appears: the lowest value, one below all, the highest, one above all
 LEAST = {name: 0 for name in (
     "warmup", "lr", "matrix_lr", "weight_decay", "align_weight", "save_seconds", "init_std",
     "latent_noise", "latent_weight", "exploration", "padding", "label_drop", "ema", "final_rate",
@@ -58,14 +58,16 @@ def check_fields(part, prefix="--"):
     """
     for f in fields(part):
         value, option = getattr(part, f.name), prefix + f.name.replace("_", "-")
-        kinds = get_args(f.type) or (f.type,)
+        kinds, several = get_args(f.type) or (f.type,), get_origin(f.type) is tuple
         if is_dataclass(value): check_fields(value, f"{option}.")
         elif get_origin(f.type) is Literal and value not in kinds:
             raise UserError(f"{option} is {value!r}; choose among {', '.join(map(str, kinds))}.")
         elif f.type is bool and not isinstance(value, bool):
             raise UserError(f"{option} is {value!r}; write True or False.")
-        elif kinds[0] in (int, float) and value is not None:
-            for one in value if isinstance(value, tuple) else (value,):
+        elif several and not isinstance(value, (tuple, list)):
+            raise UserError(f"{option} is {value!r}; write a list.")
+        elif kinds[0] in (int, float) and not (value is None and type(None) in kinds):
+            for one in value if several else (value,):
                 check_number(option, f.name, kinds[0], one)
 
 # %% ../../nbs/training/checks.ipynb #7e36ca9d

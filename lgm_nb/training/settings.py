@@ -188,8 +188,8 @@ class Settings(PerLength):
     part of all.
     """
     seed: int = 0
-    """Any whole number; fixes every random choice of training and sampling (a folder's test split is
-    the same for every seed).
+    """Fixes every random choice of training and sampling: any whole number (a folder's test split
+    is the same for every seed).
     """
     device: str = how("auto")
     "auto (cuda where it is there, else cpu), cpu, cuda or mps."

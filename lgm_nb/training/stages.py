@@ -174,10 +174,7 @@ def speed_up(model, settings):
 
 # %% ../../nbs/training/stages.ipynb #a90a5f99
 def start_from(model, folder, stage):
-    """`model` with the weights of a finished run in `folder`, or as it is when folder is None.
-
-    Misfits raise `UserError`.
-    """
+    "`model` with the weights of a finished run, or as it is for None; misfits raise `UserError`."
     if folder is None: return model
     path = Path(folder) / f"{stage}.safetensors"
     if not path.exists():
