@@ -29,6 +29,7 @@ from torch_fidelity.metric_prc import (
     prc_features_to_metric,
 )
 
+from ..base.absent import Absent, measured
 from ..base.errors import UserError
 from ..base.precision import without_tf32
 from ..base.seeds import seed32
@@ -100,11 +101,13 @@ def feature_statistics(features, device="cpu"):
 
 
 def frechet_distance(a, b, device="cpu"):
-    """Squared Frechet distance between two gaussians; by torch-fidelity.
+    """Squared Frechet distance between two gaussians; by torch-fidelity. `Absent` for one image.
 
     a, b: features (n, d) and (m, d), or what is known of them: dictionaries with `mu` (d,) and
     `sigma` (d, d). device: where sums over features are taken, when it is a GPU.
     """
+    if any(not isinstance(x, dict) and len(x) < 2 for x in (a, b)):
+        return Absent("the features of one image have no spread")
     known = [x if isinstance(x, dict) else feature_statistics(x, device) for x in (a, b)]
     kind = np.result_type(*(s["mu"] for s in known))
     known = [{n: v.astype(np.result_type(v, kind)) for n, v in s.items()} for s in known]
@@ -126,8 +129,11 @@ def precision_recall(made, real, device="cpu"):
     `device`; by torch-fidelity.
 
     Precision: the share of samples within reach of a real image (its third neighbour). Recall: the
-    share of real images within reach of a sample.
+    share of real images within reach of a sample. `Absent` for fewer than 4 of either.
     """
+    if min(len(made), len(real)) < 4:
+        few = Absent(f"{len(made)} samples and {len(real)} images have no third neighbour")
+        return dict(precision=few, recall=few)
     with without_tf32():  # distances are differences of large products
         found = prc_features_to_metric(made.to(device), real.to(device), save_cpu_ram=True,
                                        verbose=False)
@@ -138,7 +144,8 @@ def sample_metrics(samples, reference, extractor=None, seed=0, weights_path=None
     """Compare a set of samples with a set of real images through torch-fidelity.
 
     samples: (n, channels, H, W), uint8 or in [-1, 1], or a FeatureSet. reference: the same. Returns
-    plain numbers: `frechet` and `frechet_detail` (squared distances, of late and early features),
+    plain numbers, without those that cannot be had (see `measured`): `frechet` and
+    `frechet_detail` (squared distances, of late and early features),
     `kernel` and `kernel_std` (over 20 random halves, at most 1,000 images each, drawn by `seed`),
     `precision`, `recall`, the extractor's name and the counts. Raises UserError for fewer than 10
     images a side, or as `extract_features`.
@@ -155,11 +162,11 @@ def sample_metrics(samples, reference, extractor=None, seed=0, weights_path=None
     kernel = kid_features_to_metric(made.features, real.features, kid_subsets=20,
                                     kid_subset_size=subset,
                                     rng_seed=seed32(seed), verbose=False)
-    return frechet_distances(made, real) | dict(
+    return measured(frechet_distances(made, real) | dict(
         kernel=kernel[KEY_METRIC_KID_MEAN], kernel_std=kernel[KEY_METRIC_KID_STD],
         **precision_recall(made.features, real.features, real.extractor.device),
         extractor=real.extractor.name, samples=counts[0], reference=counts[1], kernel_subset=subset,
-        seed=seed)
+        seed=seed))
 
 # %% ../../nbs/evaluation/metrics.ipynb #0a66acdf
 def recognised(logits, labels):

@@ -44,16 +44,12 @@ def one_of_each(images):
 
 
 def load_pixels(images, indices):
-    """The images at `indices` (n,) of a set as uint8 (n, channels, H, W), read from disk where they
-    lie there.
-    """
+    "The images at `indices` (n,) of a set, in memory or on disk: uint8 (n, channels, H, W)."
     return images.images[indices] if hasattr(images, "images") else images.load(indices).images
 
 
 def pixels(images, count):
-    """At most `count` images of a set, shared evenly among the classes, as uint8 (n, channels, H,
-    W).
-    """
+    "At most `count` images, shared evenly among the classes, as uint8 (n, channels, H, W)."
     return load_pixels(images, balanced_indices(images.labels, count))
 
 
@@ -273,7 +269,7 @@ def measure_samples(job, K, choice, count, scores, paths=None):
 @torch.no_grad()
 def reconstruction_scores(tokenizer, load, count, patterns, batch_size, extractor=None,
                           perceptual=None):
-    """{K: `psnr`, `ssim`, perhaps `lpips` (count,) and features} of `count` images, in the main
+    """{K: `psnr`, perhaps `ssim`, `lpips` (count,) and features} of `count` images, in the main
     process; None in the others.
 
     load: the function indices (B,) -> uint8 (B, channels, H, W); patterns: {K: pattern}. extractor:
@@ -288,8 +284,8 @@ def reconstruction_scores(tokenizer, load, count, patterns, batch_size, extracto
         images = load(indices)
         x, found = images.to(device).float() / 127.5 - 1, seen("real", images)
         for K, x_hat in reconstructions(tokenizer, x, patterns).items():
-            found |= {(K, "psnr"): psnr(x_hat, x).cpu(),
-                      (K, "ssim"): ssim(x_hat, x).cpu()} | seen(K, x_hat)
+            found |= {(K, "psnr"): psnr(x_hat, x).cpu()} | seen(K, x_hat)
+            if min(x.shape[2:]) >= 11: found[K, "ssim"] = ssim(x_hat, x).cpu()  # its window
             if perceptual:
                 found[K, "lpips"] = perceptual(as_rgb(x_hat.clamp(-1, 1)),
                                                as_rgb(x)).flatten().cpu()
