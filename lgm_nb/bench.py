@@ -19,7 +19,8 @@ import tyro
 
 from .base.distributed import pick_device
 from .base.errors import UserError, exit_status
-from .base.files import load_json, save_json
+from .base.files import check_target, load_json, save_json
+from .base.names import whole_paths
 from .bench_cells import LENGTHS, measure_attention, measure_training, needed
 from .data.images import data_folder
 from .training.planning import matmul_rate
@@ -136,6 +137,7 @@ def print_table(plan):
     for c in plan["cells"]: print(f"{title(c):38s}{table_line(c)}")
 
 # %% ../nbs/bench.ipynb #a21069e0
+@whole_paths
 def command(kind: tyro.conf.Positional[Literal["gpu", "cpu"]], out: Path | None = None,
             minutes: float = 9.0, batch_tokenizer: int | None = None,
             batch_generator: int | None = None, steps: int | None = None):
@@ -165,7 +167,9 @@ def command(kind: tyro.conf.Positional[Literal["gpu", "cpu"]], out: Path | None 
                 steps=steps, perceptual=find_spec("lpips") is not None,
                 # 3 seconds a minute to start and end
                 warmup=max(2, steps // 5), ends=time.time() + 57 * minutes, cells=cells(kind))
-    print_table(bench(plan, out or data_folder() / "results" / f"bench_{kind}.json"))
+    out = out or data_folder() / "results" / f"bench_{kind}.json"
+    check_target(out, f"bench_{kind}.json")
+    print_table(bench(plan, out))
 
 
 def main(arguments=None):

@@ -21,7 +21,8 @@ from safetensors import safe_open
 from torch.utils.data import default_collate
 
 from .base.errors import UserError, exit_status
-from .base.files import save_json, save_tensors
+from .base.files import check_target, save_json, save_tensors
+from .base.names import whole_paths
 from .data.folders import IMAGE_SUFFIXES, FolderImages, list_images, load_folder, split_parts
 from .data.images import data_folder
 from .data.latents import ShardSet, write_statistics
@@ -108,6 +109,7 @@ def measure_folders(path=None):
             environment=environment())
 
 
+@whole_paths
 def folders(path: tyro.conf.Positional[Path | None] = None, benchmark: bool = False,
             out: Path | None = None):
     """Images read per second at 256 pixels, and files listed per second.
@@ -120,6 +122,7 @@ def folders(path: tyro.conf.Positional[Path | None] = None, benchmark: bool = Fa
     if not benchmark:
         raise UserError("Nothing was asked for; write --benchmark, with a folder of images or "
                         "none.")
+    if out is not None: check_target(out, "folders.json")
     record = measure_folders(path)
     if out is not None: save_json(out, record)
     for part, unit in (("reading", "images"), ("listing", "files")):
@@ -176,6 +179,7 @@ def measure_shards(tokens, channels, files=8, per_file=256, batch_size=128, repe
                 ways={name: summary(name, own) for name, own in seconds.items()})
 
 
+@whole_paths
 def shards(benchmark: bool = False, statistics: Path | None = None, out: Path | None = None):
     """Statistics of a folder of latents, or the benchmark of reading.
 
@@ -190,10 +194,12 @@ def shards(benchmark: bool = False, statistics: Path | None = None, out: Path | 
         return
     if not benchmark:
         raise UserError("Nothing was asked for; write --benchmark, or --statistics FOLDER.")
+    out = out or data_folder() / "results" / "shards.json"
+    check_target(out, "shards.json")
     record = dict(command="python -m lgm_nb.shards --benchmark", seed=0,
                   cache="files in the page cache",
                   sizes=[measure_shards(64, 8), measure_shards(256, 32)], environment=environment())
-    save_json(out or data_folder() / "results" / "shards.json", record)
+    save_json(out, record)
     for size in record["sizes"]:
         for name, way in size["ways"].items():
             print(f"{size['tokens']} tokens x {size['channels']}, {name}: "

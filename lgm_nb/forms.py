@@ -24,6 +24,7 @@ from lgm_nb.base.files import (
     save_json,
     written_beside,
 )
+from .base.names import shown, whole_path, whole_paths
 from .base.plots import show_grid
 from .data.images import data_folder
 from .evaluation.metrics import cknna
@@ -31,6 +32,7 @@ from .evaluation.scorer import pixels
 from .tokenizer import Tokenizer
 from .train import run_stages
 from .training.pipeline import load_images, training_status
+from .training.places import check_out
 from .training.presets import presets
 from .training.runs import Run
 from .training.settings import from_plain
@@ -55,10 +57,10 @@ def load_tokenizer(folder):
     """(tokenizer, settings as plain values) of a run folder whose tokenizer is trained; `UserError`
     for any other.
     """
-    folder = Path(folder)
+    folder = whole_path(folder)
     if not (folder / "tokenizer.safetensors").exists():
-        raise UserError(f"{folder} holds no trained tokenizer; run python -m lgm_nb.train --stage "
-                        f"tokenizer --out {folder} first.")
+        raise UserError(f"{shown(folder)} holds no trained tokenizer; run python -m lgm_nb.train "
+                        f"--stage tokenizer --out {shown(folder)} first.")
     settings = from_plain(load_json(folder / "settings.json"))
     tensors = load_tensors(folder / "tokenizer.safetensors")[0]
     return load_into(Tokenizer(settings.tokenizer), tensors, folder).eval(), settings
@@ -96,6 +98,7 @@ def sample_figure(runs, steps, K=16):
                      size=0.8)
 
 # %% ../nbs/forms.ipynb #8288a8c7
+@whole_paths
 def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path | None = None,
                   compile: bool = False):
     """Train all six pairs, and a second gaussian tokenizer of another seed; write forms.json, and
@@ -111,6 +114,11 @@ def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path |
     """
     out = data_folder() / "results" / "forms.json" if out is None else out
     check_target(out, "forms.json")
+    if out.suffix == ".png":
+        raise UserError(f"{shown(out)} would be the picture beside the numbers; write a name that "
+                        "ends with .json.")
+    check_out(runs)
+    trial("gaussian", "merge", steps, runs=runs).check()
     if launched():
         raise UserError("The comparison runs in one process; start python -m lgm_nb.forms without "
                         "a launcher.")
@@ -156,10 +164,11 @@ def forms_table(result):
     lines = [f"| at K = {', '.join(lengths)} | " + " | ".join(name for name, *_ in SHOWN) + " |",
              "|---" * (1 + len(SHOWN)) + "|"]
     for name, rows in result["runs"].items():
-        lines.append(f"| {name} | " + " | ".join(" ".join(f"{rows[K][key]:{form}}" for K in lengths)
-                                                 for _, key, form in SHOWN) + " |")
+        lines.append(f"| {name} | " + " | ".join(
+            " ".join(f"{rows[K][key]:{form}}" if key in rows[K] else "-" for K in lengths)
+            for _, key, form in SHOWN) + " |")
     for name, rows in result["independent"].items():
-        cells = [" ".join(f"{rows[K][end]:.2f}" for K in lengths)
+        cells = [" ".join(f"{rows[K][end]:.2f}" if end in rows[K] else "-" for K in lengths)
                  for end in ("averaged", "flattened")]
         lines.append(f"| two seeds, gaussian, {name} |" + " |" * (len(SHOWN) - 2) + " "
                      + " | ".join(cells) + " |")

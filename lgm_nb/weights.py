@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['Trained', 'load_weights', 'shrink', 'store', 'psnr_everywhere', 'step_cost', 'measure_everywhere', 'measure_stored',
-           'summarise', 'make_weights', 'main']
+           'summarise', 'check_weights', 'make_weights', 'main']
 
 # %% ../nbs/method/09_is_it_true.ipynb #fcbe5a39
 import shutil
@@ -17,9 +17,11 @@ import tyro
 from .base.distributed import barrier, leave_group, pick_device, print_main, rank
 from .base.errors import UserError
 from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
+from .base.names import shown, whole_path, whole_paths
 from .data.images import data_folder
 from .data.latents import SPACE, LatentSpace, read_latents
 from .evaluation.card import card, quality_figure
+from .evaluation.extraction import check_extractor
 from .evaluation.metrics import gflops, principal_components, psnr
 from .evaluation.report import evaluate
 from .evaluation.scorer import draw, pixels, reconstructions
@@ -27,6 +29,7 @@ from .generator import DiT
 from .tokenizer import Tokenizer
 from .train import run_stages
 from .training.pipeline import load_images, load_run, training_status
+from .training.places import check_out
 from .training.presets import presets
 from .training.runs import Run
 from .training.settings import Settings, comparable
@@ -90,12 +93,12 @@ def load_weights(folder=None, device="cpu"):
     A relative folder is looked for here, then in the project (a notebook runs in nbs/). Raises
     `UserError` when they are missing or damaged; the sentence says which command makes them.
     """
-    folder = data_folder() / "weights" if folder is None else Path(folder).expanduser()
+    folder = data_folder() / "weights" if folder is None else whole_path(folder)
     if not folder.exists() and (data_folder().parent / folder).exists():
         folder = data_folder().parent / folder
     if not (folder / "settings.json").exists():
-        raise UserError(f"There are no trained weights in {folder}; make them with `python -m "
-                        "lgm_nb.weights` (hours), "
+        raise UserError(f"There are no trained weights in {shown(folder)}; make them with "
+                        "`python -m lgm_nb.weights` (hours), "
                         "or run `python -m lgm_nb.train` (minutes) and give its folder, "
                         "load_weights(\"runs/fashion\").")
     twin = folder / "truncation"
@@ -194,6 +197,19 @@ def summarise(out):
     with written_beside(out / "README.md") as beside: beside.write_text(card(out), encoding="utf-8")
 
 # %% ../nbs/method/09_is_it_true.ipynb #64eaf534
+def check_weights(settings, folders):
+    "Raise `UserError` for what would end `make_weights` after hours: settings, folders, networks."
+    settings.check()
+    for folder in folders: check_out(folder)
+    if settings.data.on_disk:
+        raise UserError(f"The preset {settings.preset} leaves its images on disk, and weights are "
+                        "stored for a set in memory; choose fashion, fashion-long or cifar10.")
+    if rank() == 0: check_extractor(settings.tokenizer.image_channels,
+                                    settings.tokenizer.image_size)
+    barrier()
+
+
+@whole_paths
 def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: Path | None = None,
                  compile: bool = False):
     """Train a preset and its truncation twin with all processes, and store both, measured.
@@ -211,6 +227,7 @@ def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: P
     cut = replace(full, out=runs / f"{preset}-truncate",
                   tokenizer=replace(full.tokenizer, shorten="truncate"))
     out = data_folder() / "weights" if out is None else out
+    check_weights(full, (runs, out))
     for settings, folder in ((full, out), (cut, out / "truncation")):
         stages = ["tokenizer", "generator"]
         if not (settings.out / "guidance.json").exists(): stages.append("guidance")

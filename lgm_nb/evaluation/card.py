@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from ..base.absent import reasons
 from ..base.files import load_json, load_tensors
 from ..base.plots import COLOURS
 from .report import with_excess
@@ -21,23 +22,24 @@ def quality_figure(found):
     fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
     for (name, m), colour in zip(found.items(), COLOURS):
         rows = m["lengths"].values()
-        cost = [row["gflops_per_image"] for row in rows]
+        def curve(ax, key, *style, rows=rows, **how):
+            points = [(row["gflops_per_image"], row[key]) for row in rows if key in row]
+            ax.plot([cost for cost, _ in points], [value for _, value in points], *style, **how)
         for ax, end in zip(axes, ("", "_detail")):
-            ax.plot(cost, [row["frechet" + end] for row in rows], "o-", color=colour,
-                    label=f"{name}: samples (FD)")
-            ax.plot(cost, [row["rfd" + end] for row in rows], "s--", color=colour, ms=4,
-                    label=f"{name}: reconstructions (rFD)")
+            curve(ax, "frechet" + end, "o-", color=colour, label=f"{name}: samples (FD)")
+            curve(ax, "rfd" + end, "s--", color=colour, ms=4,
+                  label=f"{name}: reconstructions (rFD)")
         short = {int(K): row for K, row in m["lengths"].items()
                  if int(K) < max(map(int, m["lengths"]))}
         for end, style in (("averaged", "o-"), ("flattened", "s--")):
             # 1: by construction
             points = {K: row[f"cknna_{end}"] for K, row in short.items()
-                      if row[f"cknna_{end}"] < 0.9995}
+                      if row.get(f"cknna_{end}", 1) < 0.9995}
             axes[2].plot(list(points), list(points.values()), style, color=colour, ms=4,
                          label=f"{name}, {end}")
     for ax, end, title in zip(axes, ("", "_detail"), ("class features", "detail features")):
-        floor = next(iter(found.values()))["floor"]["frechet" + end]
-        ax.axhline(floor, color="gray", lw=1, label="real images")
+        floor = next(iter(found.values()))["floor"].get("frechet" + end)
+        if floor is not None: ax.axhline(floor, color="gray", lw=1, label="real images")
         ax.set_ylim(0, 1.5 * ax.get_ylim()[1])
         ax.set_xscale("log")
         ax.set_title(title, fontsize=10)
@@ -77,11 +79,12 @@ ROW = (("PSNR (dB)", "psnr", "{:.2f}"), ("rFD", "rfd", "{:.2f}"), ("FD", "freche
 def card_table(metrics):
     "The rows of metrics.json as Markdown."
     lengths = {K: with_excess(row) for K, row in metrics["lengths"].items()}
-    rows = [[K] + [form.format(row[name] - (name == "points")) for _, name, form in ROW]
-            for K, row in lengths.items()]
+    rows = [[K] + [form.format(row[name] - (name == "points")) if name in row else "-"
+                   for _, name, form in ROW] for K, row in lengths.items()]
+    told = [" ".join(["", *reasons(lengths)])[1:]] if reasons(lengths) else []
     return "\n".join(["| K | " + " | ".join(title for title, *_ in ROW) + " |",
                       "|---:" * (1 + len(ROW)) + "|",
-                      *("| " + " | ".join(row) + " |" for row in rows)])
+                      *("| " + " | ".join(row) + " |" for row in rows), *("\n" + t for t in told)])
 
 # %% ../../nbs/evaluation/card.ipynb #a5802771
 def card(folder):
@@ -96,6 +99,7 @@ def card(folder):
                 "equal number")
     how = ("were searched for each K and each method alike (`guidance.json`)" if searched
            else "were not searched")
+    def real(name, form=".2f"): return format(floor[name], form) if name in floor else "-"
     facts = {f"{name} ({kind})": load_tensors(part / f"{name}.safetensors")[1]
              for part, kind in zip(parts, ("merging", "truncation"))
              for name in ("tokenizer", "generator")}
@@ -106,11 +110,11 @@ def card(folder):
         "Both were trained alike, for the same number of steps. Made by `python -m lgm_nb.weights` "
         "(preset `fashion-long`); loaded by `lgm_nb.weights.load_weights()`.",
         "## Merging", card_table(m), "## Truncation", card_table(cut),
-        f"FD: Frechet distance of {m['samples']:,} samples to {floor['reference']:,} held-out "
+        f"FD: Frechet distance of {m['samples']:,} samples to {real('reference', ',')} held-out "
         f"images, in features of `{m['extractor']}`; *detail*: in those of its first layers. "
-        f"As many training images have {floor['frechet']:.2f} and {floor['frechet_detail']:.2f}; "
-        f"*of 1,000*: between 1,000 and 1,000, where real images have {floor['frechet_1000']:.2f} "
-        f"and {floor['frechet_detail_1000']:.2f} ({few}). "
+        f"As many training images have {real('frechet')} and {real('frechet_detail')}; "
+        f"*of 1,000*: between 1,000 and 1,000, where real images have {real('frechet_1000')} "
+        f"and {real('frechet_detail_1000')} ({few}). "
         f"rFD: of {m['reconstructed']:,} reconstructions to their own originals. "
         "*Recognised*: samples that the feature network names as the class they were drawn for; "
         "*recall*: held-out images near to a sample; *same "

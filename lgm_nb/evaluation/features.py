@@ -6,6 +6,7 @@ __all__ = ['conv_block', 'FeatureNetwork', 'FeatureSettings', 'augment', 'train_
            'train_command', 'main']
 
 # %% ../../nbs/evaluation/features.ipynb #f841a539
+import math
 import os
 import platform
 import sys
@@ -19,7 +20,8 @@ import tyro
 from torch import nn
 
 from ..base.errors import UserError, exit_status
-from ..base.files import load_into, load_tensors, save_json, save_tensors
+from ..base.files import check_target, load_into, load_tensors, save_json, save_tensors
+from ..base.names import shown, whole_path, whole_paths
 from ..base.seeds import seed32
 from ..data.images import data_folder, load_data
 
@@ -133,6 +135,11 @@ def _check_training(images, settings):
         raise UserError("The feature network reads images of shape (1, 28, 28), not "
                         f"{tuple(images.shape[1:])}: "
                         "train it on Fashion-MNIST (data=fashion).")
+    for name, least in (("epochs", 1), ("learning_rate", 0), ("weight_decay", 0),
+                        ("label_smoothing", 0)):
+        if not least <= getattr(settings, name) < (1 if name == "label_smoothing" else math.inf):
+            raise UserError(f"{name}={getattr(settings, name)} cannot be: write a number from "
+                            f"{least}{', below 1' if name == 'label_smoothing' else ''}.")
     if not 2 <= settings.batch_size <= len(images):
         raise UserError(f"batch_size={settings.batch_size} must lie between 2 and the number of "
                         f"images, {len(images)}.")
@@ -196,10 +203,10 @@ def load_feature_network(path=None):
 
     Raises UserError when the file is missing, truncated, or not a feature network.
     """
-    path = Path(path) if path else shipped_weights()
+    path = whole_path(path) if path else shipped_weights()
     if not path.is_file():
-        raise UserError(f"There is no feature network at {path}: run `python -m lgm_nb.features`, "
-                        "or take the file data/feature_network.safetensors from the project.")
+        raise UserError(f"There is no feature network at {shown(path)}: run `python -m "
+                        "lgm_nb.features`, or take the file data/feature_network.safetensors from the project.")
     return load_into(FeatureNetwork(), load_tensors(path)[0], path).eval().requires_grad_(False)
 
 # %% ../../nbs/evaluation/features.ipynb #eda36eb8
@@ -214,6 +221,7 @@ def _processor():
 def make_feature_network(settings, out, command):
     "Load the data, train, test, write `out` and its JSON; returns the record that was written."
     images = load_data(settings.data)
+    _check_training(images.train.images, settings)
     start, busy = time.time(), time.process_time()
 
     def on_epoch(number, network, loss):
@@ -238,6 +246,7 @@ def make_feature_network(settings, out, command):
     return record
 
 
+@whole_paths
 def train_command(settings: FeatureSettings, out: Path | None = None):
     """Train the feature network and write its weights, with the recipe as JSON beside them.
 
@@ -246,6 +255,10 @@ def train_command(settings: FeatureSettings, out: Path | None = None):
         out: where the weights go; the project's data/feature_network.safetensors if not given.
     """
     out = out or shipped_weights()
+    check_target(out, "network.safetensors")
+    if out.suffix == ".json":
+        raise UserError(f"{shown(out)} would be the recipe beside the weights; write a name that "
+                        "ends with .safetensors.")
     threads = os.environ.get("OMP_NUM_THREADS")
     command = " ".join(([f"OMP_NUM_THREADS={threads}"] if threads else [])
                        + ["python -m lgm_nb.features"] + sys.argv[1:])

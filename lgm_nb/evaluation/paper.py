@@ -20,9 +20,11 @@ from torch_fidelity.metric_isc import (
     isc_features_to_metric,
 )
 
+from ..base.absent import Absent, measured
 from ..base.distributed import broadcast_from_main, world_size
 from ..base.errors import UserError
 from ..base.files import load_tensors, written_beside
+from ..base.names import whole_path
 from ..base.plots import COLOURS
 from ..base.seeds import seed32
 from ..data.folders import FolderImages, list_images
@@ -115,8 +117,8 @@ def paper_scores(made, reference):
     """Compare a `FeatureSet` of samples with a `Reference`, as plain numbers.
 
     `fid`; `sfid` where both have spatial statistics; `inception_score` and its deviation where the
-    network has logits; `precision`, `recall` where the reference has images. Raises `UserError` for
-    fewer than 10 samples.
+    network has logits; `precision`, `recall` where the reference has images; without those that
+    cannot be had (see `measured`). Raises `UserError` for fewer than 10 samples.
     """
     if len(made.features) < 10:
         raise UserError(f"{len(made.features)} samples are too few to compare; draw at least 10.")
@@ -125,12 +127,13 @@ def paper_scores(made, reference):
     if reference.spatial is not None:
         values["sfid"] = frechet_distance(made.spatial, reference.spatial, device)
     if made.logits is not None:
-        spread = isc_features_to_metric(made.logits)
-        values |= dict(inception_score=spread[KEY_METRIC_ISC_MEAN],
-                       inception_score_std=spread[KEY_METRIC_ISC_STD])
+        few = Absent(f"{len(made.logits)} samples make ten groups of fewer than 2")
+        spread = isc_features_to_metric(made.logits) if len(made.logits) >= 20 else {}
+        values |= dict(inception_score=spread.get(KEY_METRIC_ISC_MEAN, few),
+                       inception_score_std=spread.get(KEY_METRIC_ISC_STD, few))
     if reference.features is not None:
         values |= precision_recall(made.features, reference.features, device)
-    return values
+    return measured(values)
 
 # %% ../../nbs/evaluation/paper.ipynb #b531f36b
 def held_out_images(name, size, channels, count=None, data_dir=None):
@@ -142,7 +145,7 @@ def held_out_images(name, size, channels, count=None, data_dir=None):
     in, and a line says so; more than 1 % of them raise `UserError`, as do fewer than 10 images.
     """
     if name.startswith("folder:"):
-        root = Path(name.removeprefix("folder:")).expanduser()
+        root = whole_path(name.removeprefix("folder:"))
         folder = next((root / part for part in ("val", "test") if (root / part).is_dir()), root)
         images = FolderImages(*list_images(folder), size, channels)
     else: images = (data := load_data(name, size, data_dir, channels)).test
@@ -170,6 +173,9 @@ def paper_reconstructions(tokenizer, images, lengths, extractor, batch_size, per
         rows[K] = {name: found[K][name].double().mean().item() for name in ("psnr", "ssim", "lpips")
                    if name in found[K]}
         rows[K]["rfid"] = frechet_distance(found[K]["features"], originals, extractor.device)
+        if exact := int(found[K]["psnr"].isinf().sum()):
+            rows[K]["psnr"] = Absent(f"{exact} images come back without any error")
+        rows[K] = measured(rows[K])
     return broadcast_from_main(rows)
 
 # %% ../../nbs/evaluation/paper.ipynb #76700c3a
@@ -238,7 +244,8 @@ def cost_figure(records):
     for ax, (field, title) in zip(axes, (("gflops_per_image", "GFLOPs for each image"),
                                          ("seconds_per_image", "seconds for each image"))):
         for (name, record), colour in zip(records.items(), COLOURS * len(records)):
-            rows = sorted((row[field], row["fid"], int(K)) for K, row in record["lengths"].items())
+            rows = sorted((row[field], row["fid"], int(K)) for K, row in record["lengths"].items()
+                          if "fid" in row)
             ax.plot([x for x, _, _ in rows], [fid for _, fid, _ in rows], "o-", color=colour,
                     label=name)
             for x, fid, K in rows:

@@ -59,7 +59,8 @@ def training_curves(run, metrics, channels):
     for ax, stage in zip(axes, ("tokenizer", "generator")):
         draw_losses(ax, run.read_log(stage), f"{stage} losses")
     lengths = sorted(metrics["lengths"], key=int)
-    axes[2].plot([int(K) for K in lengths], [metrics["lengths"][K]["psnr"] for K in lengths], "o-",
+    known = [K for K in lengths if "psnr" in metrics["lengths"][K]]
+    axes[2].plot([int(K) for K in known], [metrics["lengths"][K]["psnr"] for K in known], "o-",
                  label="tokenizer")
     line = {int(n): v for n, v in metrics["principal_components"].items()}
     if line:

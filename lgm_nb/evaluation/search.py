@@ -69,7 +69,9 @@ def search_guidance(run, tokenizer, generator, latents, data):
         scores, _ = measure_samples(job, K, choice, e.guidance_samples, judge)
         row = dict(guidance=choice.guidance, points=choice.points)
         row |= {n: scores[n] for n in names if n in scores}
-        row["score"] = (row["frechet"] * row.get("frechet_detail", row["frechet"])) ** 0.5
+        # of few samples a distance may come out below 0
+        far = max(0.0, row["frechet"]), max(0.0, row.get("frechet_detail", row["frechet"]))
+        row["score"] = (far[0] * far[1]) ** 0.5
         found[K].append(row)
         print_main(f"K = {K}, " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
         return row["score"]
