@@ -206,7 +206,8 @@ def load_feature_network(path=None):
     path = whole_path(path) if path else shipped_weights()
     if not path.is_file():
         raise UserError(f"There is no feature network at {shown(path)}: run `python -m "
-                        "lgm_nb.features`, or take the file data/feature_network.safetensors from the project.")
+                        "lgm_nb.features`, or take the file data/feature_network.safetensors from "
+                        "the project.")
     return load_into(FeatureNetwork(), load_tensors(path)[0], path).eval().requires_grad_(False)
 
 # %% ../../nbs/evaluation/features.ipynb #eda36eb8

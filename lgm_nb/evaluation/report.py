@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from ..base.absent import Absent, measured, reasons, together
+from ..base.absent import Absent, measured, one_row, reasons
 from ..base.distributed import print_main, rank
 from ..base.files import save_json
 from ..data.images import balanced_indices
@@ -244,7 +244,7 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
         scores, cost = measure_samples(job, K, choice, e.samples, scored)
         speed[K] = dict(images_per_second=cost["images_per_second"])
         if rank() == 0:
-            lengths[K] = together(
+            lengths[K] = one_row(
                 lengths[K], dict(guidance=choice.guidance, points=choice.points), scores,
                 dict(gflops_per_image=cost["gflops_per_image"]),
                 latent_scores(z, few, latents.pattern(K), tokenizer.merging.blocks))

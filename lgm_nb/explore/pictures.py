@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..base.errors import UserError
+from ..base.seeds import seed32
 from ..data.images import to_rgb
 from ..evaluation.metrics import psnr
 from ..evaluation.scorer import one_of_each
@@ -208,7 +209,7 @@ def samples_of(one, classes, seeds, lengths, tick=lambda: None):
     tick() is called after each length.
     """
     shape = (1, one.generator.tokens, one.generator.channels)
-    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed32(seed))) for seed in seeds]
     noise = torch.cat([one_draw.expand(len(classes), -1, -1) for one_draw in draws])
     y, made = torch.tensor(list(classes) * len(seeds)), {}
     for K in lengths:

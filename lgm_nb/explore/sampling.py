@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..base.errors import UserError
+from ..base.seeds import seed32
 from .drawing import img, side_by_side
 from .quality import Costs
 from .widgets import Explorer, classes_of, said, tick_box, wide
@@ -104,7 +105,7 @@ class Sampling(SamplingControls):
         name, label, seed, K, guidance, steps = wish
         one, path = self.methods[name], []
         shape = self.many, one.generator.tokens, one.generator.channels
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed32(seed)))
         kept = set(np.linspace(0, steps, min(9, steps + 1)).round().astype(int).tolist())
         def on_step(i, x):
             step(i)

@@ -17,6 +17,7 @@ import tyro
 from ..base.distributed import leave_group, pick_device, print_main, rank
 from ..base.errors import UserError
 from ..base.files import load_json, save_json, save_tensors, written_beside
+from ..base.names import whole_paths
 from ..base.plots import show_grid
 from ..base.seeds import seed32
 from ..data.latents import ShardSet, read_latents
@@ -33,6 +34,7 @@ from .interop import load_authors_statistics, load_authors_tokenizer
 from .lora import LoraSettings, bare, check_latents, train_lora
 from .reading import patterns_for, read_as, read_images, read_networks
 from ..training.pipeline import load_run, training_status
+from ..training.places import stored
 from ..training.presets import imagenet256
 from ..training.runs import Run, environment
 from ..training.settings import DataSettings, comparable
@@ -46,6 +48,7 @@ def save_grid(path, rows, row_labels, column_labels=()):
     plt.close(figure)
 
 
+@whole_paths
 @torch.no_grad()
 def reconstruct_release(tokenizer: Path, images: tuple[Path, ...], out: Path,
                         lengths: tuple[int, ...] = (32, 64, 128, 256),
@@ -113,6 +116,7 @@ def rows_at(model, tokenizer, latents, y, K, *rest):
     return {f"K = {K}, before": before, f"K = {K}, LoRA": drawn()}
 
 # %% ../../nbs/release/commands.ipynb #f32d0585
+@whole_paths
 def sample_release(tokenizer: Path, generator: Path, statistics: Path, out: Path,
                    patterns: Path | None = None,
                    lora: Path | None = None, alpha: float | None = None,
@@ -196,6 +200,7 @@ def release_settings(tokenizer, generator, data, noise_scale="merged"):
     return replace(start, data=images, tokenizer=s, generator=generator.settings, **parts)
 
 
+@whole_paths
 def convert_release(tokenizer: Path, generator: Path, statistics: Path, out: Path,
                     patterns: Path | None = None, data: str = "folder:data/imagenet",
                     noise_scale: Literal["merged", "unit"] = "merged"):
@@ -226,7 +231,7 @@ def convert_release(tokenizer: Path, generator: Path, statistics: Path, out: Pat
     save_tensors(out / "latents" / "patterns.safetensors", dict(labels=labels), blocks=tree.blocks)
     save_tensors(out / "latents" / "statistics.safetensors", dict(mean=scale.mean, std=scale.std),
                  images=0, flips=False, shards=0, source=statistics.name)
-    save_json(out / "settings.json", comparable(settings))  # last: now it is a run
+    save_json(out / "settings.json", stored(settings))  # last: now it is a run
     print(f"Written: {out}; lgm_nb.train.load_run reads it.")
 
 # %% ../../nbs/release/commands.ipynb #930ff10a
@@ -248,6 +253,7 @@ def check_started(run, K, lora, latents, generator):
     if rank() == 0: save_json(path, here)
 
 # %% ../../nbs/release/commands.ipynb #a24025cb
+@whole_paths
 def lora_run(run: Path, lengths: tuple[int, ...] = (32,), latents: Path | None = None,
              lora: LoraSettings = LoraSettings(), device: str = "auto"):
     """Train a correction at each K for the generator of a finished run: writes lora<K>.safetensors
