@@ -20,7 +20,7 @@ def measured(row):
     """A row {name: value} without the numbers that cannot be had; `without` then holds {name:
     reason} of them.
     """
-    lost = {name: value if isinstance(value, Absent) else f"it came out as {value}"
+    lost = {name: str(value) if isinstance(value, Absent) else f"it came out as {value}"
             for name, value in row.items() if is_none(value)}
     kept = {name: value for name, value in row.items() if not is_none(value)}
     return kept | ({"without": {**row.get("without", {}), **lost}} if lost else {})

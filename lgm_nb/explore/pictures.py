@@ -209,7 +209,8 @@ def samples_of(one, classes, seeds, lengths, tick=lambda: None):
     tick() is called after each length.
     """
     shape = (1, one.generator.tokens, one.generator.channels)
-    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed32(seed))) for seed in seeds]
+    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed32(seed)))
+             for seed in seeds]
     noise = torch.cat([one_draw.expand(len(classes), -1, -1) for one_draw in draws])
     y, made = torch.tensor(list(classes) * len(seeds)), {}
     for K in lengths:
