@@ -111,7 +111,7 @@ def check_target(path, example="results.json"):
                             f"{shown(path / example)}.")
         if path.exists() and not path.is_file():
             raise UserError(f"{shown(path)} is a pipe or a device; give the name of a file.")
-        folder = next(p for p in path.absolute().parents if p.exists())
+        folder = next(p for p in path.absolute().parents if p.exists() or p.is_symlink())
     try: tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         raise UserError(f"Nothing can be written in {shown(folder)}; choose another folder for "
@@ -187,7 +187,8 @@ def load_into(module, tensors, path):
              + [f"{n} is {tuple(tensors[n].shape)}, not {tuple(own[n].shape)}" for n in own
                 if n in tensors and tensors[n].shape != own[n].shape])
     if wrong:
-        raise UserError(f"The weights in {shown(path)} do not fit this model: {'; '.join(wrong[:6])}"
+        raise UserError(f"The weights in {shown(path)} do not fit this model: "
+                        f"{'; '.join(wrong[:6])}"
                         f"{f' and {len(wrong) - 6} more' if len(wrong) > 6 else ''}; give weights "
                         "of a model with the same settings.")
     module.load_state_dict(tensors)
@@ -211,8 +212,8 @@ def read_pickle(path):
         refused = isinstance(error, pickle.UnpicklingError)
         asked = re.search(r"GLOBAL ([\w.]+)", str(error)) if refused else None
         if asked:
-            raise UserError(f"{shown(path)} asks for {asked[1]} while it is read, and that was refused: "
-                            "give a file that holds only tensors, plain containers and "
+            raise UserError(f"{shown(path)} asks for {asked[1]} while it is read, and that was "
+                            "refused: give a file that holds only tensors, plain containers and "
                             "argparse.Namespace.") from None
         raise UserError(f"{shown(path)} is no whole PyTorch file (the reader stopped with "
                         f"{type(error).__name__}); download it again.") from None

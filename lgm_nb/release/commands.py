@@ -17,6 +17,7 @@ import tyro
 from ..base.distributed import leave_group, pick_device, print_main, rank
 from ..base.errors import UserError
 from ..base.files import load_json, save_json, save_tensors, written_beside
+from ..base.names import shown, whole_path
 from ..base.plots import show_grid
 from ..data.latents import ShardSet, read_latents
 from lgm_nb.evaluation.scorer import (
@@ -30,7 +31,7 @@ from lgm_nb.evaluation.scorer import (
 from ..evaluation.search import each_length
 from .interop import load_authors_statistics, load_authors_tokenizer
 from .lora import LoraSettings, bare, check_latents, train_lora
-from .reading import patterns_for, read_as, read_images, read_networks
+from .reading import patterns_for, read_as, read_images, read_networks, whole_paths
 from ..training.pipeline import load_run, training_status
 from ..training.presets import imagenet256
 from ..training.runs import Run, environment
@@ -45,6 +46,7 @@ def save_grid(path, rows, row_labels, column_labels=()):
     plt.close(figure)
 
 
+@whole_paths
 @torch.no_grad()
 def reconstruct_release(tokenizer: Path, images: tuple[Path, ...], out: Path,
                         lengths: tuple[int, ...] = (32, 64, 128, 256),
@@ -112,6 +114,7 @@ def rows_at(model, tokenizer, latents, y, K, *rest):
     return {f"K = {K}, before": before, f"K = {K}, LoRA": drawn()}
 
 # %% ../../nbs/release/commands.ipynb #f32d0585
+@whole_paths
 def sample_release(tokenizer: Path, generator: Path, statistics: Path, out: Path,
                    patterns: Path | None = None,
                    lora: Path | None = None, alpha: float | None = None,
@@ -188,6 +191,7 @@ def release_settings(tokenizer, generator, data, noise_scale="merged"):
                  if s.blocks <= K <= s.tokens] or [(s.tokens, 1)]
         return replace(part, lengths=tuple(K for K, _ in pairs),
                        **({"length_weights": tuple(w for _, w in pairs)} if weights else {}))
+    if data.startswith("folder:~"): data = f"folder:{whole_path(data.removeprefix('folder:'))}"
     images = replace(start.data, name=data) if data.startswith("folder:") else DataSettings(data)
     parts = {name: fitting(getattr(start, name))
              for name in ("tokenizer_training", "generator_training", "evaluation")}
@@ -195,6 +199,7 @@ def release_settings(tokenizer, generator, data, noise_scale="merged"):
     return replace(start, data=images, tokenizer=s, generator=generator.settings, **parts)
 
 
+@whole_paths
 def convert_release(tokenizer: Path, generator: Path, statistics: Path, out: Path,
                     patterns: Path | None = None, data: str = "folder:data/imagenet",
                     noise_scale: Literal["merged", "unit"] = "merged"):
@@ -212,7 +217,7 @@ def convert_release(tokenizer: Path, generator: Path, statistics: Path, out: Pat
             checkpoints.
     """
     if (out / "settings.json").exists():
-        raise UserError(f"{out} holds a run already; choose another --out.")
+        raise UserError(f"{shown(out)} holds a run already; choose another --out.")
     first, second = read_networks(tokenizer, generator)
     scale = read_as("statistics file", lambda path: load_authors_statistics(path, second.channels),
                     statistics)
@@ -247,6 +252,7 @@ def check_started(run, K, lora, latents, generator):
     if rank() == 0: save_json(path, here)
 
 # %% ../../nbs/release/commands.ipynb #a24025cb
+@whole_paths
 def lora_run(run: Path, lengths: tuple[int, ...] = (32,), latents: Path | None = None,
              lora: LoraSettings = LoraSettings(), device: str = "auto"):
     """Train a correction at each K for the generator of a finished run: writes lora<K>.safetensors

@@ -8,14 +8,14 @@ __all__ = ['KEPT_IN_BF16', 'ASSUMED_USE', 'pass_cost', 'tokenizer_cost', 'genera
 import time
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.distributed import batch_slice, world_size
-from ..data.folders import list_images, split_parts
+from ..base.names import shown, whole_path
+from ..data.folders import list_parts
 from ..data.images import DATA_SIZES
 from ..generator import DiT
 from ..losses.terms import TokenizerLosses
@@ -165,12 +165,12 @@ def count_images(settings):
     if name in DATA_SIZES:
         count, classes = DATA_SIZES[name]
         return min(count, limit or count), classes, None
-    folder = Path(name.removeprefix("folder:")).expanduser()
+    folder = whole_path(name.removeprefix("folder:"))
     if not folder.is_dir():
-        remark = f"{folder} is not there: counted as ImageNet-1k, {IMAGENET:,} images"
+        remark = f"{shown(folder)} is not there: counted as ImageNet-1k, {IMAGENET:,} images"
         return IMAGENET, 1000, f"{remark} of 1,000 classes."
-    paths, _, classes = list_images(split_parts(folder)[0])
-    return min(len(paths), limit or len(paths)), len(classes), None
+    held = list_parts(folder)[0]
+    return min(len(held.paths), limit or len(held.paths)), len(held.classes), None
 
 
 def print_plan(settings, device=torch.device("cpu")):
