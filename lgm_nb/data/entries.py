@@ -102,7 +102,7 @@ def pictures_in(folder, root, left_out):
     pictures, todo = [], [("", {identity(root)})]
     while todo:
         inside, above = todo.pop()
-        place = os.path.join(folder, inside)
+        place = os.path.join(folder, inside) if inside else folder
         if (here := identity(place)) in above:
             left_out.note("circle", os.path.relpath(place, root))
             continue
