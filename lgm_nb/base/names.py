@@ -32,11 +32,14 @@ def shown(name):
 def whole_path(path):
     """A path with ~ and ~user written out: Path; relative ones stay relative.
 
-    A home folder that nobody knows, an empty path, and one with a zero byte raise `UserError`.
+    Only a ~ at the very beginning is a home: ./~x is a file here, and is given from / on, so that
+    it stays one. A home folder that nobody knows, an empty path, and one with a zero byte raise
+    `UserError`.
     """
     text = os.fspath(path)
     if not text: raise UserError("The path is empty; write the name of a file or folder.")
     if "\0" in text: raise UserError(f"{shown(text)} holds a zero byte; write a path without it.")
+    if text[0] != "~": return Path.cwd() / text if str(Path(text))[0] == "~" else Path(text)
     try: return Path(text).expanduser()
     except RuntimeError:
         raise UserError(f"{shown(text)}: no home folder of that user is known here; write the "

@@ -12,6 +12,7 @@ __all__ = ['FASHION_CLASSES', 'IDX_FILES', 'DEBIAN_FASHION', 'DATA_SIZES', 'DATA
 import difflib
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -21,7 +22,8 @@ import torch.nn.functional as F
 
 import lgm_nb
 from ..base.errors import UserError, exit_status
-from ..base.files import written_beside
+from ..base.files import plain_file, told, written_beside
+from ..base.names import shown, whole_path
 from lgm_nb.data.folders import (
     IMAGE_SUFFIXES,
     FolderImages,
@@ -61,14 +63,17 @@ def read_idx(path, axes):
 
     Read in memory: torchvision's reader takes plain files only, and would fill a disk for it.
     """
-    try: raw = gzip.decompress(Path(path).read_bytes())
+    path = plain_file(path)
+    with told(): held = path.read_bytes()
+    try: raw = gzip.decompress(held)
     except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path} cannot be unpacked ({error}): fetch it again.") from None
+        raise UserError(f"{shown(path)} cannot be unpacked ({shown(error)}): fetch it "
+                        "again.") from None
     start = 4 + 4 * axes
     shape = struct.unpack(f">{axes}I", raw[4:start]) if len(raw) >= start else (-1,)
     if raw[:4] != bytes([0, 0, 8, axes]) or len(raw) - start != math.prod(shape):
-        raise UserError(f"{path} is not a whole IDX file of bytes with {axes} axes: fetch it "
-                        "again.")
+        raise UserError(f"{shown(path)} is not a whole IDX file of bytes with {axes} axes: "
+                        "fetch it again.")
     return torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).reshape(shape)
 
 
@@ -156,8 +161,8 @@ def load_fashion(full, root):
               "subset is used.")
     small = [root / "fashion-mnist"] + [data_folder() / "fashion-mnist"] * full
     if (place := find_fashion(small)) is None:
-        raise UserError(f"there are no Fashion-MNIST files in {small[0]}: run from a clone of the "
-                        "project, or pass data_dir.")
+        raise UserError(f"there are no Fashion-MNIST files in {shown(small[0])}: run from a "
+                        "clone of the project, or pass data_dir.")
     return read_fashion(place), "shipped subset of Fashion-MNIST"
 
 
@@ -178,7 +183,7 @@ def load_cifar10(root):
     except (RuntimeError, OSError) as error:
         raise UserError(f"CIFAR-10 could not be downloaded ({str(error).splitlines()[0]}): put "
                         "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html "
-                        f"into {root}.") from None
+                        f"into {shown(root)}.") from None
     def as_set(part):
         pixels = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
         return ImageSet(pixels, torch.tensor(part.targets), part.classes)
@@ -188,11 +193,13 @@ def load_cifar10(root):
 def no_such_data(name):
     "The sentence for a name that is no data set's."
     close = difflib.get_close_matches(name, DATA_NAMES, 1, 0)[0]
-    nearest = f"folder:{name}" if name and Path(name).is_dir() else close
-    return (f"there is no data set {name!r}: write {nearest!r}, the nearest name, "
+    # os.path tells no errors of odd names
+    nearest = f"folder:{name}" if name and os.path.isdir(os.path.expanduser(name)) else close
+    return (f"there is no data set '{shown(name)}': write '{shown(nearest)}', the nearest name, "
             f"or another of {', '.join(DATA_NAMES)}.")
 
 
+@told()
 def load_data(name="fashion-small", image_size=28, data_dir=None, channels=None, seed=0, limit=None,
               on_disk=False):
     """Labelled images by name, as ImageData.
@@ -213,7 +220,7 @@ def load_data(name="fashion-small", image_size=28, data_dir=None, channels=None,
         raise UserError(f"limit is {limit}: write a number of images from 1, or leave it out.")
     if name.startswith("folder:"):
         return load_folder(name.removeprefix("folder:"), image_size, channels, seed, limit, on_disk)
-    root = Path(data_dir).expanduser() if data_dir else data_folder()
+    root = whole_path(data_dir) if data_dir else data_folder()
     if name in ("fashion", "fashion-small"): sets, source = load_fashion(name == "fashion", root)
     elif name == "cifar10":
         sets, source = load_cifar10(root if data_dir else root / "cifar10"), "CIFAR-10"
@@ -233,20 +240,20 @@ def write_subset(out: Path, train_per_class: int = 1500, test_per_class: int = 2
         test_per_class: Test images a class.
         source: Folder with the four files of the full set.
     """
-    place = find_fashion([source])
+    out, place = whole_path(out), find_fashion([source := whole_path(source)])
     if place is None:
-        raise UserError(f"{source} does not hold the four files {', '.join(IDX_FILES)}: "
+        raise UserError(f"{shown(source)} does not hold the four files {', '.join(IDX_FILES)}: "
                         "write their folder after --source.")
     parts = [(part, n) for part, n in zip(read_fashion(place), (train_per_class, test_per_class))]
     for part, n in parts:
         most = int(part.labels.bincount(minlength=10).min())
         if not 1 <= n <= most:
             raise UserError(f"{n} images a class are asked for: write a number from 1 to {most}.")
-    Path(out).mkdir(parents=True, exist_ok=True)
+    with told(): out.mkdir(parents=True, exist_ok=True)
     for i, (part, n) in enumerate(parts):
         keep = balanced_indices(part.labels, 10 * n)
-        write_idx(Path(out) / IDX_FILES[2 * i], part.images[keep, 0])
-        write_idx(Path(out) / IDX_FILES[2 * i + 1], part.labels[keep].byte())
+        write_idx(out / IDX_FILES[2 * i], part.images[keep, 0])
+        write_idx(out / IDX_FILES[2 * i + 1], part.labels[keep].byte())
 
 
 def main():

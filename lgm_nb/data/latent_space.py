@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from ..base.errors import UserError
-from ..base.files import load_tensors, read_pickle, save_tensors
+from ..base.files import load_tensors, read_pickle, save_tensors, told
+from ..base.names import shown, whole_path
 from .shard_files import Moments
 from ..merging import MergePattern
 from ..truncation import pattern_of
@@ -45,16 +46,17 @@ def load_authors_patterns(path):
     """
     held, patterns = read_pickle(path), {}
     if not isinstance(held, dict) or not held:
-        raise UserError(f"{path} holds no patterns; give a dictionary from K to (matrix, sizes).")
+        raise UserError(f"{shown(path)} holds no patterns; give a dictionary from K to (matrix, "
+                        "sizes).")
     for K, pair in held.items():
         two = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(torch.is_tensor, pair))
         if not two or not str(K).isdigit():
-            raise UserError(f"Entry {K!r} of {path} is no pattern; give a dictionary from K to "
-                            "(matrix, sizes).")
+            raise UserError(f"Entry {K!r} of {shown(path)} is no pattern; give a dictionary from K "
+                            "to (matrix, sizes).")
         pattern = MergePattern.from_matrix(pair[0])
         if pattern.K != int(K) or not torch.equal(pattern.sizes.float(), pair[1].float().flatten()):
-            raise UserError(f"The pattern for K = {K} in {path} does not have the sizes stored "
-                            "beside it; fetch the file again.")
+            raise UserError(f"The pattern for K = {K} in {shown(path)} does not have the sizes "
+                            "stored beside it; fetch the file again.")
         patterns[int(K)] = pattern
     return dict(sorted(patterns.items()))
 
@@ -64,33 +66,36 @@ def load_authors_statistics(path, channels):
 
     Others, or another number of channels, raise `UserError`.
     """
-    path = Path(path) / "latents_stats.pt" if Path(path).is_dir() else Path(path)
+    path = whole_path(path)
+    with told(): path = path / "latents_stats.pt" if path.is_dir() else path
     held = read_pickle(path)
     def good(t): return torch.is_tensor(t) and t.numel() == channels and t.isfinite().all()
     fits = isinstance(held, dict) and all(good(held.get(name)) for name in ("mean", "std"))
     if not fits or not (held["std"] > 0).all():
-        raise UserError(f"{path} does not hold a mean and a std above 0 of {channels} channels; "
-                        "give the latents_stats.pt of this release.")
+        raise UserError(f"{shown(path)} does not hold a mean and a std above 0 of {channels} "
+                        "channels; give the latents_stats.pt of this release.")
     return LatentStatistics(*(held[n].float().reshape(1, 1, -1) for n in ("mean", "std")))
 
 
+@told()
 def read_statistics(folder, images=None, channels=None):
     """The `LatentStatistics` of a folder of latents, ours or the authors'; missing or foreign ones
     raise `UserError`.
 
     images, channels: what they must be of, where the folder's shards are known.
     """
+    folder = whole_path(folder)
     ours = folder / "statistics.safetensors"
-    again = f"make them with python -m lgm_nb.shards --statistics {folder}."
+    again = f"make them with python -m lgm_nb.shards --statistics {shown(folder)}."
     if not ours.exists():
         if (folder / "latents_stats.pt").exists(): return load_authors_statistics(folder, channels)
-        raise UserError(f"{folder} has no statistics; {again}")
+        raise UserError(f"{shown(folder)} has no statistics; {again}")
     tensors, facts = load_tensors(ours)
     held = [tensors.get(name) for name in ("mean", "std")]
     fits = all(torch.is_tensor(t) and t.numel() == (channels or t.numel()) for t in held)
     if not fits or (images is not None and facts.get("images", images) != images):
-        raise UserError(f"The statistics in {folder} are not those of its {images} latents with "
-                        f"{channels} channels; {again}")
+        raise UserError(f"The statistics in {shown(folder)} are not those of its {images} latents "
+                        f"with {channels} channels; {again}")
     return LatentStatistics(*(t.float().reshape(1, 1, -1) for t in held))
 
 # %% ../../nbs/data/latent_space.ipynb #db153afb
@@ -126,20 +131,21 @@ class LatentSpace:
         stored.
         """
         if self.pattern_labels is None:
-            raise UserError(f"{path} cannot be written without a pattern for every K; give latents "
-                            "of our own.")
+            raise UserError(f"{shown(path)} cannot be written without a pattern for every K; give "
+                            "latents of our own.")
         scale = self.statistics
         save_tensors(path, dict(mean=scale.mean, std=scale.std, pattern_labels=self.pattern_labels))
 
     @classmethod
     def load(cls, path):
         "Read what `save` wrote, or a folder of latents without its latents. Raises `UserError`."
-        path = Path(path)
-        if path.is_dir():
+        path = whole_path(path)
+        with told(): is_folder = path.is_dir()
+        if is_folder:
             return LatentSpace(read_statistics(path),
                                load_tensors(path / "patterns.safetensors")[0]["labels"])
         held = load_tensors(path)[0]
         if lacking := {"mean", "std", "pattern_labels"} - set(held):
-            raise UserError(f"{path} lacks {', '.join(sorted(lacking))}; delete it and run the "
-                            "same command again.")
+            raise UserError(f"{shown(path)} lacks {', '.join(sorted(lacking))}; delete it and run "
+                            "the same command again.")
         return LatentSpace(LatentStatistics(held["mean"], held["std"]), held["pattern_labels"])

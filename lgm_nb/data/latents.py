@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..base.distributed import world_size
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
+from ..base.names import whole_path
 from ..base.seeds import seed32
 from lgm_nb.data.latent_space import (
     SPACE,
@@ -75,7 +76,7 @@ class LatentSet(LatentSpace):
         """Read a folder of shards, ours or the authors'; patterns: as for `ShardSet`. A faulty one
         raises `UserError`.
         """
-        folder, shards = Path(folder), scan(folder)
+        folder, shards = whole_path(folder), scan(folder)
         labels, z = torch.cat([s.labels for s in shards]), every_tensor(shards, "latents").float()
         mirrored = every_tensor(shards, "latents_flip").float() if shards[0].flips else None
         statistics = read_statistics(folder, len(labels), z.shape[-1])
@@ -123,7 +124,7 @@ class ShardSet(LatentSet, Dataset):
     opens a file at its first use, once, and pickles none. A faulty folder raises `UserError`.
     """
     def __init__(self, folder, patterns=None, seed=0, mirror=False):
-        folder, shards = Path(folder), scan(folder)
+        folder, shards = whole_path(folder), scan(folder)
         labels, flips = torch.cat([s.labels for s in shards]), shards[0].flips
         none = torch.empty(0, shards[0].tokens, shards[0].channels)
         statistics = read_statistics(folder, len(labels), shards[0].channels)
@@ -186,7 +187,7 @@ def read_latents(run, on_disk=False):
     The space is in latent_space.safetensors; older folders have statistics and patterns in
     latents/.
     """
-    stored, space = Path(run) / "latents", Path(run) / SPACE
+    stored, space = whole_path(run) / "latents", whole_path(run) / SPACE
     if any(stored.glob("latents_rank*")): return (ShardSet if on_disk else LatentSet).load(stored)
     return LatentSpace.load(space if space.exists() else stored)
 
@@ -203,7 +204,7 @@ def extract_shards(tokenizer, images, folder, *, rank=0, processes=1, flips=Fals
     calls `complete` when all are done). source: a digest of tokenizer and data, stored and
     compared; in_memory: see `write_statistics`. Wrong input raises `UserError`.
     """
-    folder, tokenizer, written = Path(folder), tokenizer.eval(), []
+    folder, tokenizer, written = whole_path(folder), tokenizer.eval(), []
     check_share(images, folder, rank, processes, shard_size)
     parts = torch.arange(len(images)).split(shard_size)
     facts = dict(source=source, images=len(images), shard_size=shard_size, flips=flips)

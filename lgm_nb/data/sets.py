@@ -53,13 +53,15 @@ class ImageData:
     """Two image sets with the same classes, in memory or on disk
     (`lgm_nb.data.folders.FolderImages`).
 
-    source: a sentence; skipped: (path, reason) of each unreadable file.
+    source: a sentence; skipped: (path, reason) of each unreadable file; left_out: {kind: how many
+    of each suffix or name} of what a folder holds beside them.
     """
     name: str
     source: str
     train: ImageSet
     test: ImageSet
     skipped: list = field(default_factory=list)
+    left_out: dict = field(default_factory=dict)
 
 # %% ../../nbs/data/sets.ipynb #1e161cb2
 def balanced_order(labels, limit=None):

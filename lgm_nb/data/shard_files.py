@@ -14,10 +14,11 @@ from operator import add
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ..base.errors import UserError
-from ..base.files import save_tensors
+from ..base.files import open_tensors, plain_file, save_tensors, told
+from ..base.names import shown, whole_path
 from ..base.prefetch import prefetch
 
 # %% ../../nbs/data/shard_files.ipynb #a8f1f5de
@@ -55,7 +56,7 @@ def shard_path(folder, shard, rank=0):
     """The place of a shard: our shards all have rank 0, the authors' the rank of the process that
     made them.
     """
-    return Path(folder) / f"latents_rank{rank:02d}_shard{shard:03d}.safetensors"
+    return whole_path(folder or ".") / f"latents_rank{rank:02d}_shard{shard:03d}.safetensors"
 
 
 @torch.no_grad()
@@ -104,10 +105,12 @@ class Shard:
 
 def open_shard(path):
     "The safetensors file at `path`, opened; a missing or truncated one raises `UserError`."
-    try: return safe_open(str(path), "pt")
+    path = plain_file(path)
+    with told(): open(path, "rb").close()
+    try: return open_tensors(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no whole shard ({error}); delete it and extract again, "
-                        "which makes only what is missing.") from None
+        raise UserError(f"{shown(path)} is no whole shard ({shown(error)}); delete it and extract "
+                        "again, which makes only what is missing.") from None
 
 
 def read_shard(path):
@@ -117,8 +120,8 @@ def read_shard(path):
     first = shapes.get("latents", [])
     same = shapes.get("latents_flip", first) == first and shapes.get("labels", [])[:1] == first[:1]
     if len(first) != 3 or not same:
-        raise UserError(f"{path} does not hold latents (n, N, C) with n labels, but {shapes}; "
-                        "extract it again.")
+        raise UserError(f"{shown(path)} does not hold latents (n, N, C) with n labels, but "
+                        f"{shapes}; extract it again.")
     facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items()
              if name in FACTS}
     labels = file.get_tensor("labels").long().flatten().clone()
@@ -127,17 +130,18 @@ def read_shard(path):
 # %% ../../nbs/data/shard_files.ipynb #7b4a26dd
 def list_shards(folder):
     "Paths of all shards by process and number; an empty folder or a gap raises `UserError`."
-    folder, pattern = Path(folder), r"latents_rank(\d+)_shard(\d+)\.safetensors"
-    names = [re.fullmatch(pattern, p.name) for p in (folder.iterdir() if folder.is_dir() else ())]
+    folder, pattern = whole_path(folder), r"latents_rank(\d+)_shard(\d+)\.safetensors"
+    with told(): held = list(folder.iterdir()) if folder.is_dir() else []
+    names = [re.fullmatch(pattern, p.name) for p in held]
     found = {(int(m[1]), int(m[2])): folder / m[0] for m in names if m}
     if not found:
-        raise UserError(f"{folder} holds no shard such as {shard_path('', 0)}; give the folder of "
-                        "an extraction.")
+        raise UserError(f"{shown(folder)} holds no shard such as {shard_path('', 0)}; give the "
+                        "folder of an extraction.")
     last = dict(sorted(found))  # process -> its last number
     every = [(r, i) for r in range(max(last) + 1) for i in range(last.get(r, 0) + 1)]
     if missing := [shard_path("", i, r).name for r, i in every if (r, i) not in found]:
-        raise UserError(f"{folder} lacks {', '.join(missing[:5])}; run the extraction again, "
-                        "which makes only what is missing.")
+        raise UserError(f"{shown(folder)} lacks {', '.join(missing[:5])}; run the extraction "
+                        "again, which makes only what is missing.")
     return [found[place] for place in sorted(found)]
 
 
@@ -156,12 +160,12 @@ def scan(folder):
     for shard in shards:
         if wrong := [f"{n} {v!r} in place of {first[n]!r}" for n, v in described(shard).items()
                      if v != first[n]]:
-            raise UserError(f"{shard.path} does not belong to {shards[0].path} "
+            raise UserError(f"{shown(shard.path)} does not belong to {shown(shards[0].path)} "
                             f"({', '.join(wrong)}); "
                             "keep the shards of one extraction in a folder.")
     if first["images"] not in (None, held):
-        raise UserError(f"{folder} holds {held} of {first['images']} images; run the extraction "
-                        "again, which makes only what is missing.")
+        raise UserError(f"{shown(folder)} holds {held} of {first['images']} images; run the "
+                        "extraction again, which makes only what is missing.")
     return shards
 
 
@@ -187,8 +191,8 @@ def check_share(images, folder, rank, processes, shard_size):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"Could not write into {folder} ({error.strerror}); make room or choose "
-                        "another folder.") from None
+        raise UserError(f"Could not write into {shown(folder)} ({error.strerror}); make room or "
+                        "choose another folder.") from None
 
 
 def is_done(path, facts):
@@ -196,12 +200,13 @@ def is_done(path, facts):
 
     One that was made from something else raises `UserError`.
     """
-    for part in path.parent.glob(f".{path.name}.*.part"): part.unlink(missing_ok=True)
-    if not path.exists(): return False
+    with told():
+        for part in path.parent.glob(f".{path.name}.*.part"): part.unlink(missing_ok=True)
+        if not path.exists(): return False
     held = {"source": None} | read_shard(path).facts
     differ = [name for name, value in facts.items() if held.get(name, value) != value]
     if differ:
         wrong = ", ".join(f"{name} {held[name]!r}, not {facts[name]!r}" for name in differ)
-        raise UserError(f"{path} was made from something else ({wrong}); use that again, or delete "
-                        f"the folder {path.parent}, or choose another one.")
+        raise UserError(f"{shown(path)} was made from something else ({wrong}); use that again, or "
+                        f"delete the folder {shown(path.parent)}, or choose another one.")
     return True

@@ -16,21 +16,24 @@ import timm
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from ..base.errors import UserError
-from ..base.files import load_into, load_tensors, read_pickle
+from ..base.files import load_into, load_tensors, read_pickle, told
+from ..base.names import shown, whole_path
 from .discriminator import Frozen
 
 # %% ../../nbs/losses/pretrained.ipynb #8c7850f6
 VGG = "vgg16-397923af"  # torchvision's weights, which LPIPS looks through
 
 
+@told()
 def find_weights(weights_dir, name):
     "Path of the local file of `name` (.safetensors, .pth or .pt), or None."
     if weights_dir is None: return None
-    if not Path(weights_dir).is_dir():
-        raise UserError(f"The weights folder {weights_dir} is not there; create it, or give "
+    weights_dir = whole_path(weights_dir)
+    if not weights_dir.is_dir():
+        raise UserError(f"The weights folder {shown(weights_dir)} is not there; create it, or give "
                         "another.")
     return next((path for ending in (".safetensors", ".pth", ".pt")
-                 if (path := Path(weights_dir) / f"{name}{ending}").is_file()), None)
+                 if (path := weights_dir / f"{name}{ending}").is_file()), None)
 
 
 def needed_weights(losses, encoder_start=""):

@@ -8,6 +8,7 @@ import re
 
 from ..base.errors import UserError
 from ..base.files import read_pickle
+from ..base.names import shown
 from .interop import clean_names, generator_from_authors, generator_names
 from .lora import LoraSettings, add_lora, check_fit, fill_lora, lora_shapes
 
@@ -37,8 +38,8 @@ def load_authors_lora(path, K, alpha=None):
     state = authors_state(path)
     found = {n: m for n in state if (m := AUTHORS_NAME.fullmatch(n))}
     if (count := len({m[4] for m in found.values()})) != 1:
-        raise UserError(f"{path} holds {count} LoRA adapters; give the authors' LoRA checkpoint, "
-                        "which holds one.")
+        raise UserError(f"{shown(path)} holds {count} LoRA adapters; give the authors' LoRA "
+                        "checkpoint, which holds one.")
     generator = generator_from_authors({n: t for n, t in state.items() if n not in found})
     ours = generator_names(len(generator.blocks))
     def layer(m): return ours.get(f"{m[1]}.weight", f"{m[1]}.weight").removesuffix(".weight")

@@ -17,7 +17,7 @@ import tyro
 from ..base.distributed import leave_group, pick_device, print_main, rank
 from ..base.errors import UserError
 from ..base.files import load_json, save_json, save_tensors, written_beside
-from ..base.names import whole_paths
+from ..base.names import shown, whole_path, whole_paths
 from ..base.plots import show_grid
 from ..base.seeds import seed32
 from ..data.latents import ShardSet, read_latents
@@ -32,7 +32,7 @@ from lgm_nb.evaluation.scorer import (
 from ..evaluation.search import each_length
 from .interop import load_authors_statistics, load_authors_tokenizer
 from .lora import LoraSettings, bare, check_latents, train_lora
-from .reading import patterns_for, read_as, read_images, read_networks
+from .reading import patterns_for, read_as, read_images, read_networks, whole_paths
 from ..training.pipeline import load_run, training_status
 from ..training.places import stored
 from ..training.presets import imagenet256
@@ -193,6 +193,7 @@ def release_settings(tokenizer, generator, data, noise_scale="merged"):
                  if s.blocks <= K <= s.tokens] or [(s.tokens, 1)]
         return replace(part, lengths=tuple(K for K, _ in pairs),
                        **({"length_weights": tuple(w for _, w in pairs)} if weights else {}))
+    if data.startswith("folder:~"): data = f"folder:{whole_path(data.removeprefix('folder:'))}"
     images = replace(start.data, name=data) if data.startswith("folder:") else DataSettings(data)
     parts = {name: fitting(getattr(start, name))
              for name in ("tokenizer_training", "generator_training", "evaluation")}
@@ -218,7 +219,7 @@ def convert_release(tokenizer: Path, generator: Path, statistics: Path, out: Pat
             checkpoints.
     """
     if (out / "settings.json").exists():
-        raise UserError(f"{out} holds a run already; choose another --out.")
+        raise UserError(f"{shown(out)} holds a run already; choose another --out.")
     first, second = read_networks(tokenizer, generator)
     scale = read_as("statistics file", lambda path: load_authors_statistics(path, second.channels),
                     statistics)

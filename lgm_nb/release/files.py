@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from ..base.errors import UserError
-from ..base.files import save_tensors
+from ..base.files import save_tensors, told, written_beside
+from ..base.names import whole_path
 from ..base.seeds import seed32
 from ..data.shard_files import shard_path
 from ..generator import DiT, GeneratorSettings
@@ -77,7 +78,8 @@ def synthetic_release(folder, seed=0, networks=None, lengths=(4, 8, 16, 32, 48, 
     of the pattern file.
     """
     torch.manual_seed(seed32(seed))
-    (latents := Path(folder) / "latents").mkdir(parents=True, exist_ok=True)
+    folder = whole_path(folder)
+    with told(): (latents := folder / "latents").mkdir(parents=True, exist_ok=True)
     tokenizer, generator = networks or random_networks()
     z = torch.randn(12, generator.tokens, generator.channels)
     y = torch.arange(12) % generator.num_classes
@@ -94,10 +96,12 @@ def synthetic_release(folder, seed=0, networks=None, lengths=(4, 8, 16, 32, 48, 
              "patterns.pt": {K: (p.matrix, p.sizes.float()) for K, p in patterns.items()},
              "latents/latents_stats.pt": dict(mean=z.mean((0, 1), keepdim=True),
                                               std=z.std((0, 1), keepdim=True))}
-    for name, held in files.items(): torch.save(held, Path(folder) / name)
+    for name, held in files.items():
+        with written_beside(folder / name) as beside, open(beside, "wb") as file:
+            torch.save(held, file)
     # two processes, two shards each
     for i, (part, labels) in enumerate(zip(z.chunk(4), y.chunk(4))):
         both = dict(latents=part, latents_flip=-part, labels=labels)
         save_tensors(shard_path(latents, i % 2, i // 2), both)
-    made = {Path(name).stem.removeprefix("latents_"): Path(folder) / name for name in files}
+    made = {Path(name).stem.removeprefix("latents_"): folder / name for name in files}
     return made | dict(latents=latents)

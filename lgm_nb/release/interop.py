@@ -17,6 +17,7 @@ import torch
 
 from ..base.errors import UserError
 from ..base.files import read_pickle
+from ..base.names import shown
 from lgm_nb.data.latents import (
     load_authors_latents,
     load_authors_patterns,
@@ -215,11 +216,11 @@ def pick_state(path, ema_name, ema):
     found = [n for n in ("model", ema_name) if isinstance(held, dict)
              and isinstance(held.get(n), dict)]
     if not found:
-        raise UserError(f"{path} holds no weights under 'model' or '{ema_name}'; give a checkpoint "
-                        "of the authors' training.")
+        raise UserError(f"{shown(path)} holds no weights under 'model' or '{ema_name}'; give a "
+                        "checkpoint of the authors' training.")
     wanted = ema_name if ema else "model"
     if wanted not in found:
-        warnings.warn(f"{path} holds no '{wanted}'; '{found[0]}' is read in its place.",
+        warnings.warn(f"{shown(path)} holds no '{wanted}'; '{found[0]}' is read in its place.",
                       stacklevel=3)
     heads = getattr(held.get("args"), "num_heads", None)
     weights = held[wanted if wanted in found else found[0]]

@@ -17,6 +17,7 @@ import torch
 from ..base.distributed import barrier, broadcast_from_main, print_main, rank
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
+from ..base.names import shown
 from ..data.images import batch_indices
 from ..flow import flow_matching_loss
 from ..generator import DiT
@@ -188,7 +189,7 @@ def check_fit(tensors, shapes, path):
              + [f"{n} is {tuple(tensors[n].shape)}, not {s}" for n, s in shapes.items()
                 if n in tensors and tuple(tensors[n].shape) != s])
     if wrong:
-        raise UserError(f"The LoRA weights in {path} do not fit: {'; '.join(wrong[:3])}"
+        raise UserError(f"The LoRA weights in {shown(path)} do not fit: {'; '.join(wrong[:3])}"
                         f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}; give a whole "
                         "file for this generator.")
 
@@ -206,8 +207,7 @@ def stored_settings(facts, path):
         return LoraSettings(**facts["lora"]
                             | {"targets": tuple(facts["lora"]["targets"])}).check(), facts["K"]
     except (KeyError, TypeError):
-        raise UserError(f"{path} is no LoRA file of this project; give one that save_lora "
-                        "wrote.") from None
+        raise UserError(f"{shown(path)} is no LoRA file; give one that save_lora wrote.") from None
 
 
 def load_lora(generator, path, settings=None):
@@ -224,11 +224,11 @@ def load_lora(generator, path, settings=None):
     different = [f"{n} is {v} there and {here[n]} here"
                  for n, v in asdict(stored).items() if v != here.get(n, v)]
     if different:
-        raise UserError(f"{path} was made with other settings ({'; '.join(different)}); use those, "
-                        "or another file.")
+        raise UserError(f"{shown(path)} was made with other settings ({'; '.join(different)}); use "
+                        "those, or another file.")
     if facts.get("generator") != fingerprint(generator):
-        raise UserError(f"{path} corrects another generator (fingerprint {facts.get('generator')}, "
-                        f"not {fingerprint(generator)}); load the generator it was trained on.")
+        raise UserError(f"{shown(path)} corrects another generator ({facts.get('generator')}, not "
+                        f"{fingerprint(generator)}); load the generator it was trained on.")
     check_fit(tensors, lora_shapes(generator, stored), path)
     return fill_lora(add_lora(generator, stored, K), K, tensors)
 
@@ -280,7 +280,7 @@ def train_lora(run, generator, latents, K, settings=None):
     settings = replace(settings, noise_scale=settings.noise_scale or own)
     path = run.path(f"{stage}.safetensors")
     if broadcast_from_main(path.exists()):
-        print_main(f"The correction for K = {K} is trained already: {path}.")
+        print_main(f"The correction for K = {K} is trained already: {shown(path)}.")
         seconds = load_tensors(path)[1].get("seconds", 0.0)
         return load_lora(generator.to(run.device), path, settings), seconds
     check_latents(latents, generator)

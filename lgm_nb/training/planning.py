@@ -169,8 +169,8 @@ def count_images(settings):
     if not folder.is_dir():
         remark = f"{shown(folder)} is not there: counted as ImageNet-1k, {IMAGENET:,} images"
         return IMAGENET, 1000, f"{remark} of 1,000 classes."
-    paths, _, classes = list_parts(folder)[0]
-    return min(len(paths), limit or len(paths)), len(classes), None
+    held = list_parts(folder)[0]
+    return min(len(held.paths), limit or len(held.paths)), len(held.classes), None
 
 
 def print_plan(settings, device=torch.device("cpu")):
