@@ -25,7 +25,7 @@ def to_rgb(image):
         if values.min() < 0 or values.max() > 65535: raise ValueError("pixel values beyond 16 bits")
         return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode == "F": raise ValueError("floating-point pixels have no known range")
-    if image.has_transparency_data:
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
