@@ -19,9 +19,9 @@ import tyro
 
 from .base.distributed import pick_device
 from .base.errors import UserError, exit_status
-from .base.files import load_json, save_json
+from .base.files import check_target, load_json, save_json
+from .base.places import target
 from .bench_cells import LENGTHS, measure_attention, measure_training, needed
-from .data.images import data_folder
 from .training.planning import matmul_rate
 from .training.runs import environment
 
@@ -165,7 +165,8 @@ def command(kind: tyro.conf.Positional[Literal["gpu", "cpu"]], out: Path | None 
                 steps=steps, perceptual=find_spec("lpips") is not None,
                 # 3 seconds a minute to start and end
                 warmup=max(2, steps // 5), ends=time.time() + 57 * minutes, cells=cells(kind))
-    print_table(bench(plan, out or data_folder() / "results" / f"bench_{kind}.json"))
+    check_target(out := target(out, "results", f"bench_{kind}.json"))
+    print_table(bench(plan, out))
 
 
 def main(arguments=None):

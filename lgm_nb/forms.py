@@ -24,8 +24,8 @@ from lgm_nb.base.files import (
     save_json,
     written_beside,
 )
+from .base.places import target
 from .base.plots import show_grid
-from .data.images import data_folder
 from .evaluation.metrics import cknna
 from .evaluation.scorer import pixels
 from .tokenizer import Tokenizer
@@ -109,8 +109,7 @@ def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path |
         out: File to write; data/results/forms.json of the project when left out.
         compile: Compile the blocks (needs a C++ compiler).
     """
-    out = data_folder() / "results" / "forms.json" if out is None else out
-    check_target(out, "forms.json")
+    check_target(out := target(out, "results", "forms.json"), "forms.json")
     if launched():
         raise UserError("The comparison runs in one process; start python -m lgm_nb.forms without "
                         "a launcher.")

@@ -15,6 +15,7 @@ import tyro
 from .base.distributed import leave_group, pick_device, print_main, rank, world_size
 from .base.errors import UserError
 from .base.files import load_json
+from .base.places import in_project
 from .evaluation.report import evaluate, print_results
 from .evaluation.search import search_guidance
 from .losses.pretrained import find_weights, needed_weights
@@ -91,10 +92,11 @@ def parse(arguments):
         raise UserError(f"There is no preset {name!r}; choose among {', '.join(presets())}.")
     start = presets()[name]
     if init is not None:
-        stored = from_plain(load_json(Path(init) / "settings.json"))
+        stored = from_plain(load_json(in_project(init) / "settings.json"))
         start = replace(start, tokenizer=stored.tokenizer, generator=stored.generator)
     settings = tyro.cli(Settings, prog="python -m lgm_nb.train", default=start, args=arguments,
                         description=Settings.__doc__).check()
+    if init is not None: settings = replace(settings, init=in_project(settings.init))
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked != "no" and (asked, settings.precision) != ("bf16", "bf16"):
         raise UserError(f"The launcher asks for {asked} and the settings for {settings.precision}; "

@@ -16,8 +16,15 @@ import tyro
 
 from .base.distributed import barrier, leave_group, pick_device, print_main, rank
 from .base.errors import UserError
-from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
-from .data.images import data_folder
+from lgm_nb.base.files import (
+    check_target,
+    load_json,
+    load_tensors,
+    save_json,
+    save_tensors,
+    written_beside,
+)
+from .base.places import data_folder, in_project, target
 from .data.latents import SPACE, LatentSpace, read_latents
 from .evaluation.card import card, quality_figure
 from .evaluation.metrics import gflops, principal_components, psnr
@@ -90,9 +97,7 @@ def load_weights(folder=None, device="cpu"):
     A relative folder is looked for here, then in the project (a notebook runs in nbs/). Raises
     `UserError` when they are missing or damaged; the sentence says which command makes them.
     """
-    folder = data_folder() / "weights" if folder is None else Path(folder).expanduser()
-    if not folder.exists() and (data_folder().parent / folder).exists():
-        folder = data_folder().parent / folder
+    folder = data_folder() / "weights" if folder is None else in_project(folder)
     if not (folder / "settings.json").exists():
         raise UserError(f"There are no trained weights in {folder}; make them with `python -m "
                         "lgm_nb.weights` (hours), "
@@ -210,7 +215,7 @@ def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: P
     full = replace(presets()[preset], out=runs / preset, compile=compile)
     cut = replace(full, out=runs / f"{preset}-truncate",
                   tokenizer=replace(full.tokenizer, shorten="truncate"))
-    out = data_folder() / "weights" if out is None else out
+    check_target((out := target(out, "weights")) / "settings.json")
     for settings, folder in ((full, out), (cut, out / "truncation")):
         stages = ["tokenizer", "generator"]
         if not (settings.out / "guidance.json").exists(): stages.append("guidance")

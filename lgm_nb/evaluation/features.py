@@ -19,8 +19,9 @@ import tyro
 from torch import nn
 
 from ..base.errors import UserError, exit_status
-from ..base.files import load_into, load_tensors, save_json, save_tensors
-from ..data.images import data_folder, load_data
+from ..base.files import check_target, load_into, load_tensors, save_json, save_tensors
+from ..base.places import data_folder, target
+from ..data.images import load_data
 
 # %% ../../nbs/evaluation/features.ipynb #439c4fc4
 def conv_block(inputs, outputs):
@@ -244,7 +245,7 @@ def train_command(settings: FeatureSettings, out: Path | None = None):
         settings: how to train.
         out: where the weights go; the project's data/feature_network.safetensors if not given.
     """
-    out = out or shipped_weights()
+    check_target(out := target(out, shipped_weights().name), shipped_weights().name)
     threads = os.environ.get("OMP_NUM_THREADS")
     command = " ".join(([f"OMP_NUM_THREADS={threads}"] if threads else [])
                        + ["python -m lgm_nb.features"] + sys.argv[1:])

@@ -12,6 +12,7 @@ import tyro
 from ..base.distributed import pick_device, rank
 from ..base.errors import UserError
 from ..base.files import load_json, save_json
+from ..base.places import in_project
 from ..evaluation.extraction import Extractor, extractor_for, weights_digest
 from ..evaluation.paper import held_out_images, numbered_noise, part_paths
 from ..evaluation.scorer import Job
@@ -68,7 +69,7 @@ def open_run(command):
     if command.batch_size < 1:
         raise UserError(f"--batch-size {command.batch_size} is no batch; write 1 or more.")
     device = pick_device(command.device)
-    tokenizer, generator, latents, settings = load_run(command.run, device)
+    tokenizer, generator, latents, settings = load_run(in_project(command.run), device)
     t = settings.tokenizer
     lengths = tuple(dict.fromkeys(command.lengths or settings.evaluation.lengths))
     for K in lengths: latents.pattern(K)  # a length outside the range stops here
