@@ -172,7 +172,9 @@ def main():
     "The smoke run, with a JSON line at the end."
     began, found = time.perf_counter(), smoke()
     passed = all(isinstance(seconds, float) for seconds in found.values())
-    print(json.dumps(dict(python=sys.version.split()[0], passed=passed, steps=found,
+    from lgm_nb.base.places import installed
+    print(json.dumps(dict(python=sys.version.split()[0], passed=passed, installed=installed(),
+                          steps=found,
                           seconds=round(time.perf_counter() - began, 1), versions=versions())))
     return 0 if passed else 1
 
