@@ -9,6 +9,10 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(root / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 readme = root / "README.md"
+# What the commands read travels inside the package; in a clone it stays in data/. Nothing else of
+# data/ is taken: downloads and own pictures may lie there. `*` leaves out hidden files.
+DATA = ["feature_network.*", "fashion-mnist/*", "reference/*",
+        *(f"{name}/{depth}" for name in ("results", "weights") for depth in ("*", "*/*", "*/*/*"))]
 
 setup(
     name=cfg["lib_name"],
@@ -20,8 +24,9 @@ setup(
     author_email=cfg["author_email"],
     license="Apache-2.0",
     keywords=cfg["keywords"],
-    packages=find_packages(include=["lgm_nb", "lgm_nb.*"]),
-    package_data={"lgm_nb.explore": ["static/*"]},
+    packages=[*find_packages(include=["lgm_nb", "lgm_nb.*"]), "lgm_nb._data"],
+    package_dir={"lgm_nb._data": "data"},
+    package_data={"lgm_nb.explore": ["static/*"], "lgm_nb._data": DATA},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},

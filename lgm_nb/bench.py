@@ -21,8 +21,8 @@ from .base.distributed import pick_device
 from .base.errors import UserError, exit_status
 from .base.files import check_target, load_json, save_json
 from .base.names import whole_paths
+from .base.places import target
 from .bench_cells import LENGTHS, measure_attention, measure_training, needed
-from .data.images import data_folder
 from .training.planning import matmul_rate
 from .training.runs import environment
 
@@ -167,8 +167,7 @@ def command(kind: tyro.conf.Positional[Literal["gpu", "cpu"]], out: Path | None 
                 steps=steps, perceptual=find_spec("lpips") is not None,
                 # 3 seconds a minute to start and end
                 warmup=max(2, steps // 5), ends=time.time() + 57 * minutes, cells=cells(kind))
-    out = out or data_folder() / "results" / f"bench_{kind}.json"
-    check_target(out, f"bench_{kind}.json")
+    check_target(out := target(out, "results", f"bench_{kind}.json"), f"bench_{kind}.json")
     print_table(bench(plan, out))
 
 

@@ -23,8 +23,8 @@ from torch.utils.data import default_collate
 from .base.errors import UserError, exit_status
 from .base.files import check_target, save_json, save_tensors
 from .base.names import whole_paths
+from .base.places import target
 from .data.folders import IMAGE_SUFFIXES, FolderImages, list_images, load_folder, split_parts
-from .data.images import data_folder
 from .data.latents import ShardSet, write_statistics
 from .data.shard_files import shard_path
 from .training.runs import environment
@@ -194,8 +194,7 @@ def shards(benchmark: bool = False, statistics: Path | None = None, out: Path | 
         return
     if not benchmark:
         raise UserError("Nothing was asked for; write --benchmark, or --statistics FOLDER.")
-    out = out or data_folder() / "results" / "shards.json"
-    check_target(out, "shards.json")
+    check_target(out := target(out, "results", "shards.json"), "shards.json")
     record = dict(command="python -m lgm_nb.shards --benchmark", seed=0,
                   cache="files in the page cache",
                   sizes=[measure_shards(64, 8), measure_shards(256, 32)], environment=environment())

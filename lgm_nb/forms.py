@@ -25,8 +25,8 @@ from lgm_nb.base.files import (
     written_beside,
 )
 from .base.names import shown, whole_path, whole_paths
+from .base.places import target
 from .base.plots import show_grid
-from .data.images import data_folder
 from .evaluation.metrics import cknna
 from .evaluation.scorer import pixels
 from .tokenizer import Tokenizer
@@ -112,8 +112,7 @@ def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path |
         out: File to write; data/results/forms.json of the project when left out.
         compile: Compile the blocks (needs a C++ compiler).
     """
-    out = data_folder() / "results" / "forms.json" if out is None else out
-    check_target(out, "forms.json")
+    check_target(out := target(out, "results", "forms.json"), "forms.json")
     if out.suffix == ".png":
         raise UserError(f"{shown(out)} would be the picture beside the numbers; write a name that "
                         "ends with .json.")

@@ -14,7 +14,8 @@ import tyro
 from .base.distributed import leave_group, pick_device, print_main, rank, world_size
 from .base.errors import UserError
 from .base.files import load_json
-from .base.names import shown, whole_path
+from .base.names import shown
+from .base.places import in_project
 from .evaluation.extraction import check_extractor
 from .evaluation.report import evaluate, print_results
 from .evaluation.search import search_guidance
@@ -126,10 +127,11 @@ def parse(arguments):
         raise UserError(f"There is no preset {shown(name)!r}; choose among {', '.join(presets())}.")
     start = presets()[name]
     if init is not None:
-        stored = from_plain(load_json(whole_path(init) / "settings.json"))
+        stored = from_plain(load_json(in_project(init) / "settings.json"))
         start = replace(start, tokenizer=stored.tokenizer, generator=stored.generator)
     settings = tyro.cli(Settings, prog="python -m lgm_nb.train", default=start, args=arguments,
                         description=Settings.__doc__).check()
+    if init is not None: settings = replace(settings, init=in_project(settings.init))
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked != "no" and (asked, settings.precision) != ("bf16", "bf16"):
         raise UserError(f"The launcher asks for {asked} and the settings for {settings.precision}; "

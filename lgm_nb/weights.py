@@ -17,8 +17,8 @@ import tyro
 from .base.distributed import barrier, leave_group, pick_device, print_main, rank
 from .base.errors import UserError
 from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
-from .base.names import shown, whole_path, whole_paths
-from .data.images import data_folder
+from .base.names import shown, whole_paths
+from .base.places import data_folder, in_project, target
 from .data.latents import SPACE, LatentSpace, read_latents
 from .evaluation.card import card, quality_figure
 from .evaluation.extraction import check_extractor
@@ -93,9 +93,7 @@ def load_weights(folder=None, device="cpu"):
     A relative folder is looked for here, then in the project (a notebook runs in nbs/). Raises
     `UserError` when they are missing or damaged; the sentence says which command makes them.
     """
-    folder = data_folder() / "weights" if folder is None else whole_path(folder)
-    if not folder.exists() and (data_folder().parent / folder).exists():
-        folder = data_folder().parent / folder
+    folder = data_folder() / "weights" if folder is None else in_project(folder)
     if not (folder / "settings.json").exists():
         raise UserError(f"There are no trained weights in {shown(folder)}; make them with "
                         "`python -m lgm_nb.weights` (hours), "
@@ -226,7 +224,7 @@ def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: P
     full = replace(presets()[preset], out=runs / preset, compile=compile)
     cut = replace(full, out=runs / f"{preset}-truncate",
                   tokenizer=replace(full.tokenizer, shorten="truncate"))
-    out = data_folder() / "weights" if out is None else out
+    out = target(out, "weights")
     check_weights(full, (runs, out))
     for settings, folder in ((full, out), (cut, out / "truncation")):
         stages = ["tokenizer", "generator"]

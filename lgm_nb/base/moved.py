@@ -59,7 +59,9 @@ class Moved(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def get_source(self, name):
         "Its text, for tracebacks."
         if name in COMMANDS:
+            # `python -m` leaves no name of a program where a module has no file
             return (f"import sys\nfrom lgm_nb.bench_data import {COMMANDS[name]} as main\n"
+                    f"sys.argv[0] = sys.argv[0] or {name!r}\n"
                     "if __name__ == '__main__': sys.exit(main())\n")
         return (f"import runpy\n"
                 f"runpy.run_module({MOVED[name]!r}, run_name=__name__, alter_sys=True)\n")

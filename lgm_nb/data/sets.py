@@ -104,7 +104,7 @@ def split_off_test(images, seed):
 def epoch_order(n, seed, epoch):
     "The order (n,) of the images in one epoch; from (seed, epoch) alone."
     mixed = np.random.SeedSequence([seed32(seed), epoch]).generate_state(1, np.uint64)[0]
-    return torch.randperm(n, generator=torch.Generator().manual_seed(int(mixed >> 1)))
+    return torch.randperm(n, generator=torch.Generator().manual_seed(int(mixed) >> 1))
 
 
 def batch_indices(n, batch_size, step, seed):

@@ -22,8 +22,9 @@ from torch import nn
 from ..base.errors import UserError, exit_status
 from ..base.files import check_target, load_into, load_tensors, save_json, save_tensors
 from ..base.names import shown, whole_path, whole_paths
+from ..base.places import data_folder, target
 from ..base.seeds import seed32
-from ..data.images import data_folder, load_data
+from ..data.images import load_data
 
 # %% ../../nbs/evaluation/features.ipynb #439c4fc4
 def conv_block(inputs, outputs):
@@ -255,8 +256,7 @@ def train_command(settings: FeatureSettings, out: Path | None = None):
         settings: how to train.
         out: where the weights go; the project's data/feature_network.safetensors if not given.
     """
-    out = out or shipped_weights()
-    check_target(out, "network.safetensors")
+    check_target(out := target(out, shipped_weights().name), "network.safetensors")
     if out.suffix == ".json":
         raise UserError(f"{shown(out)} would be the recipe beside the weights; write a name that "
                         "ends with .safetensors.")

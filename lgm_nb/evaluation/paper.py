@@ -185,7 +185,7 @@ def numbered_noise(seed, settings):
     """
     shape = settings.tokenizer.tokens, settings.tokenizer.channels
     def one(i):
-        word = int(np.random.SeedSequence([seed32(seed), i]).generate_state(1, np.uint64)[0] >> 1)
+        word = int(np.random.SeedSequence([seed32(seed), i]).generate_state(1, np.uint64)[0]) >> 1
         return torch.randn(shape, generator=torch.Generator().manual_seed(word))
     return lambda indices: torch.stack([one(i) for i in indices.tolist()])
 

@@ -16,7 +16,7 @@ from ..base.absent import reasons
 from ..base.errors import UserError, exit_status
 from ..base.files import load_json, written_beside
 from ..base.names import shown, whole_paths
-from ..data.images import data_folder
+from ..base.places import data_folder, in_project, installed, target
 from .extraction import FASHION_EXTRACTOR
 from .report import with_excess
 
@@ -41,7 +41,7 @@ def load_result(run="fashion"):
     """The records of a published run (by name) or of a run folder (by path): metrics, timing,
     environment and settings.
     """
-    folder = run if isinstance(run, Path) else data_folder() / "results" / run
+    folder = in_project(run) if isinstance(run, Path) else data_folder() / "results" / run
     return {record.removesuffix(".json"): load_json(folder / record) for record in RECORDS}
 
 
@@ -106,17 +106,26 @@ def replace_between(text, name, new):
 def publish(run: Path, name: str = "fashion", readme: Path | None = None):
     """Copy a finished run's records and pictures into data/results/NAME and write the README's
     table anew.
+
+    Args:
+        run: Folder of a finished run.
+        name: Name of the folder in data/results, and of the table.
+        readme: Page with the table; README.md of the project when left out. An installed package
+            has none, so the table is printed.
     """
-    folder = data_folder() / "results" / name
+    run, folder = in_project(run), target(None, "results", name)
     missing = [f for f in RECORDS + PICTURES if not (run / f).exists()]
     if missing:
         raise UserError(f"{shown(run)} is no finished run ({', '.join(missing)} missing); run "
                         f"python -m lgm_nb.train --out {shown(run)} first.")
-    page = readme or data_folder().parent / "README.md"
-    text = replace_between(page.read_text(encoding="utf-8"), f"table {name}",
-                           markdown_table(load_result(run)))
+    table, page = markdown_table(load_result(run)), None
+    if readme or not installed():
+        page = readme or data_folder().parent / "README.md"
+        text = replace_between(page.read_text(encoding="utf-8"), f"table {name}", table)
     for file in RECORDS + PICTURES:
         with written_beside(folder / file) as beside: shutil.copyfile(run / file, beside)
+    if page is None:
+        return print(f"There is no README.md of an installed package to write into:\n\n{table}")
     with written_beside(page) as beside: beside.write_text(text, encoding="utf-8")
 
 

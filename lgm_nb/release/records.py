@@ -15,6 +15,7 @@ from ..base.distributed import pick_device, rank
 from ..base.errors import UserError
 from ..base.files import check_target, load_json, save_json
 from ..base.names import shown, whole_fields
+from ..base.places import in_project
 from ..evaluation.extraction import Extractor, extractor_for, weights_digest
 from ..evaluation.paper import held_out_images, numbered_noise, part_paths, read_arrays
 from ..evaluation.scorer import Job
@@ -115,7 +116,7 @@ def open_run(command):
     """
     command.check()
     device = pick_device(command.device)
-    tokenizer, generator, latents, settings = load_run(command.run, device)
+    tokenizer, generator, latents, settings = load_run(in_project(command.run), device)
     t = settings.tokenizer
     lengths = tuple(dict.fromkeys(command.lengths or settings.evaluation.lengths))
     for K in lengths: latents.pattern(K)  # a length outside the range stops here

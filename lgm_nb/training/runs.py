@@ -31,7 +31,7 @@ from lgm_nb.base.distributed import (
 from ..base.errors import UserError
 from ..base.files import load_json, save_json, written_beside
 from ..base.names import shown
-from ..data.images import data_folder
+from ..base.places import data_folder, installed
 from .places import as_stored, check_out, continues, stored
 from .settings import comparable, flatten
 
@@ -44,8 +44,9 @@ def environment():
         try: versions[name] = version(name)
         except PackageNotFoundError: versions[name] = "not installed"
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=data_folder().parent,
-                                capture_output=True, text=True, timeout=5).stdout.strip()
+        commit = "" if installed() else subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=data_folder().parent,
+            capture_output=True, text=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError): commit = ""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return dict(python=platform.python_version(), versions=versions, commit=commit or "unknown",
