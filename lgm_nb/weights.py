@@ -10,13 +10,13 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 import tyro
 
 from .base.distributed import barrier, leave_group, pick_device, print_main, rank
 from .base.errors import UserError
 from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
+from .base.plots import never_costly, save_figure
 from .data.images import data_folder
 from .data.latents import SPACE, LatentSpace, read_latents
 from .evaluation.card import card, quality_figure
@@ -186,12 +186,11 @@ def summarise(out):
     s = trained.settings
     data = load_images(s)
     save_json(out / "lengths.json", measure_everywhere(trained, data))
-    figure = quality_figure({"merging": load_json(out / "metrics.json"),
-                             "truncation": load_json(out / "truncation" / "metrics.json")})
-    with written_beside(out / "quality.png") as beside:
-        figure.savefig(beside, format="png", dpi=110)
-    plt.close(figure)
     with written_beside(out / "README.md") as beside: beside.write_text(card(out), encoding="utf-8")
+    found = {"merging": load_json(out / "metrics.json"),
+             "truncation": load_json(out / "truncation" / "metrics.json")}
+    with never_costly(out / "quality.png"):
+        save_figure(out / "quality.png", quality_figure(found))
 
 # %% ../nbs/method/09_is_it_true.ipynb #64eaf534
 def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: Path | None = None,

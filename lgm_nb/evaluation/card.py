@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from ..base.files import load_json, load_tensors
+from ..base.names import shown
 from ..base.plots import COLOURS
 from .report import with_excess
 
@@ -59,7 +60,7 @@ def quality_figure(found):
 # %% ../../nbs/evaluation/card.ipynb #60aee4b8
 def trained_on(folder):
     "The training data of a weights folder in words, without the place where they lay."
-    return re.sub(r" in [^,]*,", ",", load_json(Path(folder) / "metrics.json")["data"])
+    return shown(re.sub(r" in [^,]*,", ",", load_json(Path(folder) / "metrics.json")["data"]))
 
 
 ROW = (("PSNR (dB)", "psnr", "{:.2f}"), ("rFD", "rfd", "{:.2f}"), ("FD", "frechet", "{:.2f}"),

@@ -18,8 +18,8 @@ import tyro
 
 from ..base.distributed import barrier, broadcast_from_main, leave_group, print_main, rank
 from ..base.errors import UserError, exit_status
-from ..base.files import load_json, save_json, written_beside
-from ..base.plots import STYLE
+from ..base.files import load_json, save_json
+from ..base.plots import STYLE, save_figure
 from lgm_nb.evaluation.paper import (
     Reference,
     best_line,
@@ -251,8 +251,7 @@ class Plot:
 def plot(command):
     "Run `Plot`."
     figure = cost_figure({path.stem: load_json(path) for path in command.files})
-    with written_beside(command.out) as beside: figure.savefig(beside, format="png", dpi=120)
-    plt.close(figure)
+    save_figure(command.out, figure, dpi=120)
     print(f"{command.out} is written.")
 
 
