@@ -55,7 +55,7 @@ def tell(run, metrics, timing):
     "Print the results of a run, and where its pictures are."
     print_results(metrics, timing)
     minutes = {name: value / 60 for name, value in timing["seconds"].items()}
-    pictures = [shown(path) for path in map(run.path, PICTURES) if path.exists()]
+    pictures = [shown(path) for path in map(run.path, PICTURES) if path.is_file()]
     print(f"Tokenizer {minutes['tokenizer']:.1f} min, generator {minutes['generator']:.1f} min, "
           f"this call in all {minutes['this_call']:.1f} min, "
           f"peak memory {timing['peak_memory_gb']:.1f} GB. "

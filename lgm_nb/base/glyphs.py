@@ -85,7 +85,8 @@ def within(pieces, room, size):
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if width_of(cut(middle), size) <= room else (low, middle - 1)
-    return cut(low)
+    return cut(low) if low or len(pieces) == len("".join(pieces)) else within(
+        "".join(pieces), room, size)
 
 
 def drawable(name, room=None, size=10):

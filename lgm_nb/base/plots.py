@@ -15,7 +15,7 @@ import torch
 
 from .errors import UserError
 from .files import written_beside
-from .glyphs import drawable
+from .glyphs import drawable, width_of
 from .names import shown
 
 # %% ../../nbs/base/plots.ipynb #571096ca
@@ -64,13 +64,13 @@ def show_grid(rows, row_labels=(), column_labels=(), size=0.85, title=None):
     differ in length. A label that is too long for its place is cut in the middle.
     """
     columns = max(len(row) for row in rows)
-    over = size + 0.1 if columns > 1 else 2 * size + 1
-    row_labels = [lines_drawable(words, 4, 11) for words in row_labels]
-    column_labels = [lines_drawable(words, over, 10) for words in column_labels]
-    title = title and lines_drawable(title, columns * size + 1.3, 13)
+    wide = columns * size + (1.3 if row_labels else 0)
+    row_labels = [lines_drawable(words, 0.9 + columns * size / 3, 11) for words in row_labels]
+    left = max((width_of(one, 11) / 72 for one in "\n".join(row_labels).split("\n")), default=0)
+    column_labels = [lines_drawable(words, (wide - left) / columns, 10) for words in column_labels]
+    title = title and lines_drawable(title, wide - 0.1, 13)
     fig, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
-                             figsize=(columns * size + (1.3 if row_labels else 0),
-                                      len(rows) * size + 0.3))
+                             figsize=(wide, len(rows) * size + 0.3))
     for r, row in enumerate(rows):
         for c, ax in enumerate(axes[r]):
             ax.set(xticks=[], yticks=[])

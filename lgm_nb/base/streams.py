@@ -38,6 +38,11 @@ class Forgiving:
         except (OSError, ValueError): pass
         return len(text)
 
+    def isatty(self):
+        "Whether somebody watches; nobody does where the stream is closed."
+        try: return self.stream.isatty()
+        except (AttributeError, OSError, ValueError): return False
+
     def flush(self):
         "Whether what was written has arrived; where it has not, nothing is raised."
         try: self.stream.flush()

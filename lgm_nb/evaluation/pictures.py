@@ -94,7 +94,7 @@ def save_pictures(run, tokenizer, generator, latents, data, metrics, names=PICTU
 
 def draw_missing(settings, metrics):
     "Draw the pictures that a finished run lacks, from its folder; a single process does."
-    missing = [name for name in PICTURES if not (settings.out / name).exists()]
+    missing = [name for name in PICTURES if not (settings.out / name).is_file()]
     if not missing or world_size() > 1: return
     with never_costly(settings.out / missing[0]):
         run = Run(settings)

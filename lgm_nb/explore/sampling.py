@@ -15,8 +15,8 @@ import torch
 
 from ..base.errors import UserError
 from .drawing import img, in_markup, side_by_side
-from .quality import Costs
 from .pictures import classes_of
+from .quality import Costs
 from .widgets import Explorer, said, tick_box, wide
 
 # %% ../../nbs/explore/sampling.ipynb #cdf7aa11

@@ -226,7 +226,8 @@ def read_state(path):
     """
     if digest_of(path) != path.name.split(".")[-2]:
         raise UserError("its bytes do not give the digest in its name")
-    try: return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    mapped = shown(path) == str(path)  # PyTorch maps no file whose path is not text
+    try: return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"it is no saved state ({type(error).__name__})") from None
 
