@@ -65,7 +65,7 @@ def show_grid(rows, row_labels=(), column_labels=(), size=0.85, title=None):
     """
     columns = max(len(row) for row in rows)
     wide = columns * size + (1.3 if row_labels else 0)
-    row_labels = [lines_drawable(words, 0.9 + columns * size / 3, 11) for words in row_labels]
+    row_labels = [lines_drawable(words, 0.8 + columns * size / 3, 11) for words in row_labels]
     left = max((width_of(one, 11) / 72 for one in "\n".join(row_labels).split("\n")), default=0)
     column_labels = [lines_drawable(words, (wide - left) / columns, 10) for words in column_labels]
     title = title and lines_drawable(title, wide - 0.1, 13)
