@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 import tyro
 
@@ -22,11 +21,10 @@ from lgm_nb.base.files import (
     load_json,
     load_tensors,
     save_json,
-    written_beside,
 )
 from .base.names import shown, whole_path, whole_paths
 from .base.places import target
-from .base.plots import show_grid
+from .base.plots import never_costly, save_figure, show_grid
 from .evaluation.metrics import cknna
 from .evaluation.scorer import pixels
 from .tokenizer import Tokenizer
@@ -144,10 +142,8 @@ def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path |
                                               / "environment.json"),
                         runs={name: metrics["lengths"] for name, metrics in found.items()},
                         independent=independent))
-    figure = sample_figure(runs, steps)
-    with written_beside(out.with_suffix(".png")) as beside:
-        figure.savefig(beside, format="png", dpi=80)
-    plt.close(figure)
+    with never_costly(out.with_suffix(".png")):
+        save_figure(out.with_suffix(".png"), sample_figure(runs, steps), dpi=80)
     print(forms_table(load_json(out)))
 
 # %% ../nbs/forms.ipynb #a4cb8a82

@@ -17,6 +17,7 @@ from .base.files import load_json
 from .base.names import shown
 from .base.places import in_project
 from .evaluation.extraction import check_extractor
+from .evaluation.pictures import PICTURES, draw_missing
 from .evaluation.report import evaluate, print_results
 from .evaluation.search import search_guidance
 from .losses.pretrained import find_weights, needed_weights
@@ -41,7 +42,8 @@ def run_stages(settings):
     data = load_images(settings, run.settings)
     check_ready(settings, data)
     processes = f", {world_size()} processes" if world_size() > 1 else ""
-    print_main(f"{data.source}. Run folder {shown(run.folder)}, device {run.device}{processes}.")
+    print_main(f"{shown(data.source)}. Run folder {shown(run.folder)}, device "
+               f"{run.device}{processes}.")
     trained = train_stages(run, data)
     if trained is None: return None
     tokenizer, latents, generator, seconds = trained
@@ -79,11 +81,11 @@ def tell(run, metrics, timing):
     "Print the results of a run, and where its pictures are."
     print_results(metrics, timing)
     minutes = {name: value / 60 for name, value in timing["seconds"].items()}
-    pictures = [str(run.path(f"{name}.png")) for name in ("reconstructions", "samples", "curves")]
+    pictures = [shown(path) for path in map(run.path, PICTURES) if path.is_file()]
     print(f"Tokenizer {minutes['tokenizer']:.1f} min, generator {minutes['generator']:.1f} min, "
           f"this call in all {minutes['this_call']:.1f} min, "
           f"peak memory {timing['peak_memory_gb']:.1f} GB. "
-          f"Pictures: {', '.join(pictures)}.")
+          f"Pictures: {', '.join(pictures) or 'none'}.")
 
 # %% ../nbs/method/08_training.ipynb #790b85a2
 def dry_run(settings, device):
@@ -151,6 +153,7 @@ def main(arguments=None):
             print_main(f"{shown(settings.out)} is finished; delete it or choose another --out to "
                        "train again.")
             if rank() == 0: print_results(*done)
+            draw_missing(settings, done[0])
         leave_group()
     return training_status(command)
 

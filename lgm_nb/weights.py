@@ -10,7 +10,6 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 import tyro
 
@@ -19,6 +18,7 @@ from .base.errors import UserError
 from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
 from .base.names import shown, whole_paths
 from .base.places import data_folder, in_project, target
+from .base.plots import never_costly, save_figure
 from .data.latents import SPACE, LatentSpace, read_latents
 from .evaluation.card import card, quality_figure
 from .evaluation.extraction import check_extractor
@@ -187,12 +187,11 @@ def summarise(out):
     s = trained.settings
     data = load_images(s)
     save_json(out / "lengths.json", measure_everywhere(trained, data))
-    figure = quality_figure({"merging": load_json(out / "metrics.json"),
-                             "truncation": load_json(out / "truncation" / "metrics.json")})
-    with written_beside(out / "quality.png") as beside:
-        figure.savefig(beside, format="png", dpi=110)
-    plt.close(figure)
     with written_beside(out / "README.md") as beside: beside.write_text(card(out), encoding="utf-8")
+    found = {"merging": load_json(out / "metrics.json"),
+             "truncation": load_json(out / "truncation" / "metrics.json")}
+    with never_costly(out / "quality.png"):
+        save_figure(out / "quality.png", quality_figure(found))
 
 # %% ../nbs/method/09_is_it_true.ipynb #64eaf534
 def check_weights(settings, folders):

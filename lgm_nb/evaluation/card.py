@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 
 from ..base.absent import reasons
 from ..base.files import load_json, load_tensors
+from ..base.names import shown
 from ..base.plots import COLOURS
 from .report import with_excess
 
@@ -61,7 +62,7 @@ def quality_figure(found):
 # %% ../../nbs/evaluation/card.ipynb #60aee4b8
 def trained_on(folder):
     "The training data of a weights folder in words, without the place where they lay."
-    return re.sub(r" in [^,]*,", ",", load_json(Path(folder) / "metrics.json")["data"])
+    return shown(re.sub(r" in [^,]*,", ",", load_json(Path(folder) / "metrics.json")["data"]))
 
 
 ROW = (("PSNR (dB)", "psnr", "{:.2f}"), ("rFD", "rfd", "{:.2f}"), ("FD", "frechet", "{:.2f}"),

@@ -215,7 +215,8 @@ def load_feature_network(path=None):
 def _processor():
     "Name of the processor where the system tells it, else the architecture."
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    told = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    lines = told.splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -24,7 +24,8 @@ from ..base.absent import Absent, measured
 from ..base.distributed import broadcast_from_main, world_size
 from ..base.errors import UserError
 from ..base.files import load_tensors, written_beside
-from ..base.names import whole_path
+from ..base.glyphs import drawable
+from ..base.names import distinct, whole_path
 from ..base.plots import COLOURS
 from ..base.seeds import seed32
 from ..data.folders import FolderImages, list_images
@@ -240,6 +241,10 @@ def cost_figure(records):
         if len({str(record[key]) for record in records.values()}) > 1:
             raise UserError(f"These files differ in {key}, so their FIDs do not compare; draw one "
                             "picture for each.")
+    one = next(iter(records.values()))
+    said = drawable(f"{one['samples']:,} samples, features of {one['extractor']['name']}", 600)
+    names = [drawable(name, 200, 8) for name in distinct(records)]
+    records = dict(zip(names, records.values()))
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
     for ax, (field, title) in zip(axes, (("gflops_per_image", "GFLOPs for each image"),
                                          ("seconds_per_image", "seconds for each image"))):
@@ -257,9 +262,8 @@ def cost_figure(records):
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
-    one = next(iter(records.values()))
     axes[0].set_ylabel("FID")
-    fig.suptitle(f"{one['samples']:,} samples, features of {one['extractor']['name']}", fontsize=10)
+    fig.suptitle(said, fontsize=10)
     if len(records) > 1: axes[1].legend(fontsize=8)
     return fig
 

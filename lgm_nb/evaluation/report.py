@@ -15,6 +15,7 @@ import torch
 from ..base.absent import Absent, measured, one_row, reasons
 from ..base.distributed import print_main, rank
 from ..base.files import save_json
+from ..base.names import shown
 from ..data.images import balanced_indices
 from .extraction import FASHION_EXTRACTOR, Extractor, FeatureSet, extractor_for
 from lgm_nb.evaluation.metrics import (
@@ -250,17 +251,17 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
                 latent_scores(z, few, latents.pattern(K), tokenizer.merging.blocks))
     if rank(): return None
     numbers = [K * s.tokenizer.channels for K in e.lengths]
-    metrics = dict(settings=digest(comparable(s)), data=data.source, seed=s.seed,
+    metrics = dict(settings=digest(comparable(s)), data=shown(data.source), seed=s.seed,
                    reconstructed=len(chosen), samples=e.samples, few="all classes alike",
                    ema=s.generator_training.ema, guidance_mode=e.guidance_mode, shift=e.shift,
                    extractor=job.extractor.name if distances else None,
                    lengths=lengths, floor=floor_of(real, reference) if distances else {},
                    principal_components=component_line(data, numbers, e.images))
-    save_pictures(run, tokenizer, generator, latents, data, metrics)
     total = dict(seconds or {}, this_call=time.monotonic() - began)
     timing = dict(lengths=speed, seconds=total, peak_memory_gb=peak_memory_gb())
     save_json(run.path("timing.json"), timing)
     save_json(run.path("metrics.json"), metrics)
+    save_pictures(run, tokenizer, generator, latents, data, metrics)
     return metrics, timing
 
 # %% ../../nbs/evaluation/report.ipynb #0399d1b0

@@ -11,7 +11,6 @@ import base64
 import json
 import re
 import time
-from html import escape
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -24,12 +23,13 @@ from tqdm import tqdm
 
 from ..base.errors import UserError, exit_status
 from ..base.files import check_target, written_beside
+from ..base.names import distinct
 from ..data.images import load_data
 from ..evaluation.card import trained_on
 from ..evaluation.metrics import psnr
 from ..evaluation.scorer import pixels
 from .alignment import Alignment
-from .drawing import ink, side_by_side, svg
+from .drawing import in_markup, ink, side_by_side, svg
 from .film import FORMATS, film
 from .groups import BlockTree, Groups
 from lgm_nb.explore.pictures import (
@@ -175,10 +175,11 @@ def prepare_page(trained, data, lengths=None, tick=lambda: None):
     costs = step_costs(trained.generator, trained.latents, trained.lengths)
     strip = Strip(methods, x)
     scores = {name: scores_of(strip, name, lengths) for name in methods}
+    names = distinct(test.classes)
     facts, trees = group_facts(Groups.of(trained.tokenizer), lengths)
     facts |= dict(N=s.tokens, G=s.blocks, size=s.image_size, lengths=lengths,
-                  methods=list(methods), psnr=scores, images=[test.classes[i] for i in y],
-                  classes=[test.classes[c] for c in classes], seeds=len(SEEDS), drawn=drawn,
+                  methods=list(methods), psnr=scores, images=[names[i] for i in y],
+                  classes=[names[c] for c in classes], seeds=len(SEEDS), drawn=drawn,
                   sprites=sprites_of(strip, lengths, classes, drawn, tick),
                   gflops=[round(costs[K], 5) for K in lengths])
     return facts | charts_of(methods, lengths, scores, pixels(test, 500)), trees
@@ -206,10 +207,10 @@ def fill(template, **values):
 def as_html(facts, trees, source):
     "The whole page as text. facts, trees: of `prepare_page`; source: the training data in words."
     lengths, both = facts["lengths"], len(facts["methods"]) > 1
-    packed = json.dumps(facts, separators=(",", ":")).replace("</", "<\\/")
+    packed = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
     script = "".join(static(f"{name}.js") for name in SCRIPTS)
     return fill(static("page.html")[1:], style=static("page.css"), script=script, data=packed,
-                source=escape(source), N=facts["N"], G=facts["G"], K="K", first=lengths[0],
+                source=in_markup(source), N=facts["N"], G=facts["G"], K="K", first=lengths[0],
                 last=lengths[-1], start=min(lengths, key=lambda K: abs(K - facts["N"] // 4)),
                 trees="".join(trees), truncation=TRUNCATION[0] if both else "",
                 twins=TRUNCATION[1] if both else "")

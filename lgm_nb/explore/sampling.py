@@ -15,9 +15,10 @@ import torch
 
 from ..base.errors import UserError
 from ..base.seeds import seed32
-from .drawing import img, side_by_side
+from .drawing import img, in_markup, side_by_side
+from .pictures import classes_of
 from .quality import Costs
-from .widgets import Explorer, classes_of, said, tick_box, wide
+from .widgets import Explorer, said, tick_box, wide
 
 # %% ../../nbs/explore/sampling.ipynb #cdf7aa11
 class Background:
@@ -137,7 +138,8 @@ class SamplePictures(Sampling):
         (name, label, seed, K, guidance, steps), (images, path, seconds) = wish, self.cache[wish]
         costs = Costs(self.methods[name])
         calls, cost = costs.calls(K, guidance, steps), costs.image(K, guidance, steps)
-        words = (f"<b>{name}</b>, K = {K}, {self.images.classes[label]}, seed {seed}: "
+        drawn = in_markup(self.images.classes[label])
+        words = (f"<b>{name}</b>, K = {K}, {drawn}, seed {seed}: "
                  f"{calls} generator calls ({steps} steps, guidance {guidance:g}), "
                  f"<b>{cost:.2f} GFLOPs</b> and "
                  f"<b>{1000 * seconds:.0f} ms</b> an image")

@@ -10,15 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import torch
 import tyro
 
 from ..base.distributed import leave_group, pick_device, print_main, rank
 from ..base.errors import UserError
-from ..base.files import load_json, save_json, save_tensors, written_beside
+from ..base.files import load_json, save_json, save_tensors
 from ..base.names import shown, whole_path, whole_paths
-from ..base.plots import show_grid
+from ..base.plots import never_costly, save_figure, show_grid
 from ..base.seeds import seed32
 from ..data.latents import ShardSet, read_latents
 from lgm_nb.evaluation.scorer import (
@@ -44,8 +43,7 @@ def save_grid(path, rows, row_labels, column_labels=()):
     "Rows of images (n, channels, H, W) as one PNG, each image at about its own size."
     figure = show_grid([row.cpu() for row in rows], row_labels, column_labels,
                        size=max(0.9, rows[0].shape[-1] / 110))
-    with written_beside(path) as beside: figure.savefig(beside, format="png", dpi=110)
-    plt.close(figure)
+    save_figure(path, figure)
 
 
 @whole_paths
@@ -82,11 +80,12 @@ def reconstruct_release(tokenizer: Path, images: tuple[Path, ...], out: Path,
                       device=next(tokenizer.parameters()).device)
     rows = {"original": x} | {f"K = {K}": made
                               for K, made in reconstructions(tokenizer, x, found).items()}
-    save_grid(out / "reconstructions.png", list(rows.values()), list(rows))
     facts = dict(command="python -m lgm_nb.release reconstruct", tokenizer=name,
                  ema=tokenizer.averaged, images=len(read), crop="centre", size=read.size,
                  patterns=str(patterns or "the tokenizer's"), psnr=means)
     save_json(out / "reconstructions.json", facts | dict(environment=environment()))
+    with never_costly(out / "reconstructions.png"):
+        save_grid(out / "reconstructions.png", list(rows.values()), list(rows))
     for K, mean in means.items():
         print(f"K = {K}: PSNR {mean:.2f} dB, mean of {len(read)} images, centre crop, {read.size} "
               "px")

@@ -18,9 +18,9 @@ import tyro
 from ..base.absent import reasons
 from ..base.distributed import barrier, broadcast_from_main, leave_group, print_main, rank
 from ..base.errors import UserError, exit_status
-from ..base.files import check_target, load_json, save_json, written_beside
+from ..base.files import check_target, load_json, save_json
 from ..base.names import shown, whole_fields
-from ..base.plots import STYLE
+from ..base.plots import STYLE, save_figure
 from lgm_nb.evaluation.paper import (
     Reference,
     best_line,
@@ -272,8 +272,7 @@ def plot(command):
     "Run `Plot`."
     check_target(command.out, "cost.png")
     figure = cost_figure({path.stem: load_json(path) for path in command.files})
-    with written_beside(command.out) as beside: figure.savefig(beside, format="png", dpi=120)
-    plt.close(figure)
+    save_figure(command.out, figure, dpi=120)
     print(f"{shown(command.out)} is written.")
 
 

@@ -15,6 +15,7 @@ from ..base.errors import UserError, exit_status
 from ..base.files import load_into, load_json, load_tensors
 from ..base.names import shown, whole_path
 from ..base.plots import STYLE
+from ..base.streams import forgiving_output
 from ..data.images import load_data
 from ..data.latent_space import SPACE, LatentSpace
 from ..generator import DiT
@@ -84,6 +85,7 @@ def load_run(folder, device="cpu"):
                                 folder).to(device).eval(), latents, settings
 
 # %% ../../nbs/training/pipeline.ipynb #6054c042
+@forgiving_output()
 def training_status(command):
     """Exit status of command(), which may train: 0, 2 after the sentence of a `UserError`, 130
     after Ctrl-C.

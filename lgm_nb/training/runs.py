@@ -78,10 +78,11 @@ def lock_folder(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, blocking=False, is_singleton=True, thread_local=False)
         lock.acquire()
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        who = f"process {os.getpid()} on {shown(socket.gethostname())}"
+        holder.write_text(who, encoding="utf-8")
     except Timeout:
         who = "another process"
-        with suppress(OSError): who = holder.read_text() or who
+        with suppress(OSError): who = holder.read_text(encoding="utf-8", errors="replace") or who
         raise UserError(f"{folder} is in use by {who}; wait for it to end, stop it, or choose "
                         "another folder with --out.") from None
     except (OSError, NotImplementedError) as error:
@@ -146,8 +147,8 @@ class Run:
     def read_log(self, stage):
         "Logged steps of a stage in order; a step logged again after a restart counts once."
         if not self.path("log.jsonl").exists(): return []
-        lines = [json.loads(line) for line in self.path("log.jsonl").read_text().splitlines()
-                 if line.endswith("}")]
+        text = self.path("log.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
         steps = {line["step"]: line for line in lines if line["stage"] == stage}
         return [steps[s] for s in sorted(steps)]
 
@@ -173,7 +174,7 @@ def open_trackers(settings, folder):
         if kind.requires_logging_directory: where = dict(logging_dir=str(folder))
         tracker = kind("lgm_nb", **where)
         if hasattr(tracker, "start"): tracker.start()
-        plain = {n: v if isinstance(v, (bool, int, float)) else str(v)
+        plain = {n: v if isinstance(v, (bool, int, float)) else shown(v)
                  for n, v in flatten(comparable(settings)).items()}
         tracker.store_init_configuration(plain)
         found.append(tracker)
