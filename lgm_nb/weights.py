@@ -16,6 +16,7 @@ import tyro
 from .base.distributed import barrier, leave_group, pick_device, print_main, rank
 from .base.errors import UserError
 from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
+from .base.names import shown, whole_path
 from .base.plots import never_costly, save_figure
 from .data.images import data_folder
 from .data.latents import SPACE, LatentSpace, read_latents
@@ -36,7 +37,7 @@ from .training.settings import Settings, comparable
 class Trained:
     """Networks ready for use. `latents` holds the scale of the latents and the frozen patterns;
     `truncation` is the twin that keeps the first K tokens and drops the rest (a `Trained`, with its
-    own generator), or None.
+    own generator), or None; `data`: where its pictures lie now, if elsewhere than `settings` say.
     """
     tokenizer: Tokenizer
     generator: DiT
@@ -44,6 +45,7 @@ class Trained:
     settings: Settings
     truncation: "Trained | None"
     folder: Path
+    data: "Path | None" = None
 
     @property
     def lengths(self):
@@ -84,24 +86,25 @@ class Trained:
                     guidance, points, on_step)
 
 # %% ../nbs/method/09_is_it_true.ipynb #1930886d
-def load_weights(folder=None, device="cpu"):
+def load_weights(folder=None, device="cpu", data=None):
     """The shipped weights, or those of any run folder, as `Trained`.
 
     A relative folder is looked for here, then in the project (a notebook runs in nbs/). Raises
     `UserError` when they are missing or damaged; the sentence says which command makes them.
+    data: the folder where the run's pictures lie now, for the explorers.
     """
-    folder = data_folder() / "weights" if folder is None else Path(folder).expanduser()
+    folder = data_folder() / "weights" if folder is None else whole_path(folder)
     if not folder.exists() and (data_folder().parent / folder).exists():
         folder = data_folder().parent / folder
     if not (folder / "settings.json").exists():
-        raise UserError(f"There are no trained weights in {folder}; make them with `python -m "
-                        "lgm_nb.weights` (hours), "
+        raise UserError(f"There are no trained weights in {shown(folder)}; make them with "
+                        "`python -m lgm_nb.weights` (hours), "
                         "or run `python -m lgm_nb.train` (minutes) and give its folder, "
                         "load_weights(\"runs/fashion\").")
     twin = folder / "truncation"
     parts = load_run(folder, device)
-    second = load_weights(twin, device) if (twin / "settings.json").exists() else None
-    return Trained(*parts, second, folder)
+    second = load_weights(twin, device, data) if (twin / "settings.json").exists() else None
+    return Trained(*parts, second, folder, None if data is None else whole_path(data))
 
 # %% ../nbs/method/09_is_it_true.ipynb #eadc1211
 def shrink(tensors):
