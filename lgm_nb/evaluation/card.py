@@ -4,6 +4,7 @@
 __all__ = ['ROW', 'quality_figure', 'trained_on', 'card_table', 'card']
 
 # %% ../../nbs/evaluation/card.ipynb #2402f372
+import math
 import re
 from pathlib import Path
 
@@ -17,28 +18,28 @@ from .report import with_excess
 # %% ../../nbs/evaluation/card.ipynb #61203dd8
 def quality_figure(found):
     """Figure: Frechet distance against compute in both feature spaces, and CKNNA over K; found:
-    {method: metrics}.
+    {method: metrics}. What was not measured is left out.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
     for (name, m), colour in zip(found.items(), COLOURS):
         rows = m["lengths"].values()
-        cost = [row["gflops_per_image"] for row in rows]
+        cost = [row.get("gflops_per_image", math.nan) for row in rows]
         for ax, end in zip(axes, ("", "_detail")):
-            ax.plot(cost, [row["frechet" + end] for row in rows], "o-", color=colour,
+            ax.plot(cost, [row.get("frechet" + end, math.nan) for row in rows], "o-", color=colour,
                     label=f"{name}: samples (FD)")
-            ax.plot(cost, [row["rfd" + end] for row in rows], "s--", color=colour, ms=4,
+            ax.plot(cost, [row.get("rfd" + end, math.nan) for row in rows], "s--", color=colour, ms=4,
                     label=f"{name}: reconstructions (rFD)")
         short = {int(K): row for K, row in m["lengths"].items()
                  if int(K) < max(map(int, m["lengths"]))}
         for end, style in (("averaged", "o-"), ("flattened", "s--")):
             # 1: by construction
             points = {K: row[f"cknna_{end}"] for K, row in short.items()
-                      if row[f"cknna_{end}"] < 0.9995}
+                      if row.get(f"cknna_{end}", 1) < 0.9995}
             axes[2].plot(list(points), list(points.values()), style, color=colour, ms=4,
                          label=f"{name}, {end}")
     for ax, end, title in zip(axes, ("", "_detail"), ("class features", "detail features")):
-        floor = next(iter(found.values()))["floor"]["frechet" + end]
-        ax.axhline(floor, color="gray", lw=1, label="real images")
+        floor = next(iter(found.values())).get("floor", {}).get("frechet" + end)
+        if floor is not None: ax.axhline(floor, color="gray", lw=1, label="real images")
         ax.set_ylim(0, 1.5 * ax.get_ylim()[1])
         ax.set_xscale("log")
         ax.set_title(title, fontsize=10)
