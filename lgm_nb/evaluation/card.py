@@ -27,8 +27,8 @@ def quality_figure(found):
         for ax, end in zip(axes, ("", "_detail")):
             ax.plot(cost, [row.get("frechet" + end, math.nan) for row in rows], "o-", color=colour,
                     label=f"{name}: samples (FD)")
-            ax.plot(cost, [row.get("rfd" + end, math.nan) for row in rows], "s--", color=colour, ms=4,
-                    label=f"{name}: reconstructions (rFD)")
+            ax.plot(cost, [row.get("rfd" + end, math.nan) for row in rows], "s--", color=colour,
+                    ms=4, label=f"{name}: reconstructions (rFD)")
         short = {int(K): row for K, row in m["lengths"].items()
                  if int(K) < max(map(int, m["lengths"]))}
         for end, style in (("averaged", "o-"), ("flattened", "s--")):

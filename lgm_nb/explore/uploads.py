@@ -40,6 +40,8 @@ function guard(event) {
   said.style.color = '#D55E00';
   said.textContent = 'This upload has ' + (size / 1e6).toFixed(1) +
     ' MB, and at most ' + (LIMIT / 1e6) + ' MB reach the kernel; make the picture smaller.';
+  const explorer = row.closest('.lgm-reconstructions') || row;
+  for (const old of explorer.querySelectorAll('.lgm-message')) old.remove();
   row.querySelector('.lgm-refused').replaceChildren(said);
 }
 document.addEventListener('click', event => {
