@@ -16,7 +16,7 @@ import tyro
 from .base.distributed import barrier, leave_group, pick_device, print_main, rank
 from .base.errors import UserError
 from .base.files import load_json, load_tensors, save_json, save_tensors, written_beside
-from .base.names import shown, whole_paths
+from .base.names import shown, whole_path, whole_paths
 from .base.places import data_folder, in_project, target
 from .base.plots import never_costly, save_figure
 from .data.latents import SPACE, LatentSpace, read_latents
@@ -39,7 +39,7 @@ from .training.settings import Settings, comparable
 class Trained:
     """Networks ready for use. `latents` holds the scale of the latents and the frozen patterns;
     `truncation` is the twin that keeps the first K tokens and drops the rest (a `Trained`, with its
-    own generator), or None.
+    own generator), or None; `data`: where its pictures lie now, if elsewhere than `settings` say.
     """
     tokenizer: Tokenizer
     generator: DiT
@@ -47,6 +47,7 @@ class Trained:
     settings: Settings
     truncation: "Trained | None"
     folder: Path
+    data: "Path | None" = None
 
     @property
     def lengths(self):
@@ -87,11 +88,12 @@ class Trained:
                     guidance, points, on_step)
 
 # %% ../nbs/method/09_is_it_true.ipynb #1930886d
-def load_weights(folder=None, device="cpu"):
+def load_weights(folder=None, device="cpu", data=None):
     """The shipped weights, or those of any run folder, as `Trained`.
 
     A relative folder is looked for here, then in the project (a notebook runs in nbs/). Raises
     `UserError` when they are missing or damaged; the sentence says which command makes them.
+    data: the folder where the run's pictures lie now, for the explorers.
     """
     folder = data_folder() / "weights" if folder is None else in_project(folder)
     if not (folder / "settings.json").exists():
@@ -101,8 +103,8 @@ def load_weights(folder=None, device="cpu"):
                         "load_weights(\"runs/fashion\").")
     twin = folder / "truncation"
     parts = load_run(folder, device)
-    second = load_weights(twin, device) if (twin / "settings.json").exists() else None
-    return Trained(*parts, second, folder)
+    second = load_weights(twin, device, data) if (twin / "settings.json").exists() else None
+    return Trained(*parts, second, folder, None if data is None else whole_path(data))
 
 # %% ../nbs/method/09_is_it_true.ipynb #eadc1211
 def shrink(tensors):

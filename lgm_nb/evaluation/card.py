@@ -18,7 +18,7 @@ from .report import with_excess
 # %% ../../nbs/evaluation/card.ipynb #61203dd8
 def quality_figure(found):
     """Figure: Frechet distance against compute in both feature spaces, and CKNNA over K; found:
-    {method: metrics}.
+    {method: metrics}. What was not measured is left out.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
     for (name, m), colour in zip(found.items(), COLOURS):
@@ -39,7 +39,7 @@ def quality_figure(found):
             axes[2].plot(list(points), list(points.values()), style, color=colour, ms=4,
                          label=f"{name}, {end}")
     for ax, end, title in zip(axes, ("", "_detail"), ("class features", "detail features")):
-        floor = next(iter(found.values()))["floor"].get("frechet" + end)
+        floor = next(iter(found.values())).get("floor", {}).get("frechet" + end)
         if floor is not None: ax.axhline(floor, color="gray", lw=1, label="real images")
         ax.set_ylim(0, 1.5 * ax.get_ylim()[1])
         ax.set_xscale("log")

@@ -21,7 +21,7 @@ from .quality import step_costs
 # %% ../../nbs/explore/film.ipynb #e6f14ba9
 def film_lengths(G, N):
     "Token counts of the film, G to N, each about 2 ** (1 / 4) times the one before."
-    return sorted({min(N, round(G * 2 ** (i / 4))) for i in range(4 * N)}) if G < N else [N]
+    return sorted({min(N, round(G * 2 ** (i / 4))) for i in range(80)}) if G < N else [N]
 
 
 def font(size, bold=False):
@@ -84,7 +84,7 @@ class FilmRows:
         high, colours = self.SIZE / groups.rows, groups.colour_of(K)
         for (column, row), group in zip(groups.places, groups.at(K)):
             x, y, colour = self.LEFT + column * wide, top + row * high, colours[group]
-            pen.rectangle([x + 1, y, x + wide - 2, y + high - 4], colour)
+            pen.rectangle([x + 1, y, x + max(1, wide - 2), y + max(0, high - 4)], colour)
             if min(wide, high) >= 18:
                 place = x + wide / 2, y + high / 2 - 2
                 pen.text(place, str(group + 1), ink(colour), font(13), anchor="mm")
@@ -164,9 +164,14 @@ def film_bytes(movie, form="GIF", milliseconds=190, hold=900):
     return buffer.getvalue()
 
 
-def film(trained, data, form="GIF"):
-    "The whole film as the bytes of a file, with a progress bar."
+def film(trained, data, form="GIF", most=1_000_000):
+    """The whole film as the bytes of a file, with a progress bar. While it has more than `most`
+    bytes, every other frame is left out.
+    """
     s = trained.settings.tokenizer
     lengths = film_lengths(s.blocks, s.tokens)
     with tqdm(total=len(lengths), desc="film", disable=None) as progress:
-        return film_bytes(Film(trained, data, lengths, progress.update), form)
+        movie = Film(trained, data, lengths, progress.update)
+    while len(content := film_bytes(movie, form)) > most and len(movie.lengths) > 2:
+        movie.lengths = sorted({*movie.lengths[::2], movie.lengths[-1]})
+    return content

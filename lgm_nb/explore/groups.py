@@ -36,6 +36,8 @@ def token_places(settings):
         patch = token_order(side, s.blocks)
         return torch.stack([patch % side, patch // side], 1).numpy()
     n = s.tokens // s.blocks
+    n *= max(few for few in range(1, s.blocks + 1)       # several short blocks share a row
+             if few == 1 or s.blocks % few == 0 and few * few * n <= s.blocks)
     return torch.stack([tokens % n, tokens // n], 1).numpy()
 
 
@@ -122,7 +124,7 @@ class Groups(TreeShapes):
         self.labels, self.places = tree.all_labels(), token_places(settings)
         self.columns, self.rows = map(int, self.places.max(0) + 1)
         self.colours = region_colours(self.labels, self.places)
-        self.block_columns = block_grid(self.columns, self.blocks)[1] if self.tied else self.blocks
+        self.block_columns = block_grid(self.columns, self.blocks)[1] if self.tied else 4
         self.drawn = {}
         self._read_trees()
 
@@ -131,7 +133,7 @@ class Groups(TreeShapes):
         "Of a tokenizer that merges by a tree; one that truncates raises `UserError`."
         if not hasattr(tokenizer.merging, "tree"):
             raise UserError("This tokenizer has no merge tree to draw (truncation has none); "
-                            "give one that merges.")
+                            "give one that merges. (The explorers show a run that truncates.)")
         return cls(tokenizer.merging.tree(), tokenizer.settings)
 
     def at(self, K):

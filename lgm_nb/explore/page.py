@@ -2,9 +2,8 @@
 
 # %% auto #0
 __all__ = ['SEEDS', 'CLASSES', 'SCRIPTS', 'TRUNCATION', 'LIMITS', 'sprite', 'tree_drawings', 'group_facts', 'sprites_of',
-           'curve_facts', 'log_ticks', 'chart_facts', 'alignment_charts', 'quality_charts', 'scores_of', 'charts_of',
-           'prepare_page', 'static', 'fill', 'as_html', 'write', 'source_words', 'whole_page', 'check_targets',
-           'explore', 'main']
+           'scores_of', 'charts_of', 'counts_of', 'prepare_page', 'static', 'fill', 'as_html', 'write', 'source_words',
+           'whole_page', 'check_targets', 'not_shown', 'explore', 'main']
 
 # %% ../../nbs/explore/page.ipynb #b2107696
 import base64
@@ -17,21 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from tqdm import tqdm
 
 from ..base.errors import UserError, exit_status
 from ..base.files import check_target, written_beside
-from ..base.names import distinct
-from ..data.images import load_data
-from ..evaluation.card import trained_on
+from ..base.names import distinct, shown, whole_path
 from ..evaluation.metrics import psnr
 from ..evaluation.scorer import pixels
-from .alignment import Alignment
+from .alignment import FEWEST
+from .curves import alignment_charts, chart_facts, curve_facts, quality_charts
 from .drawing import in_markup, ink, side_by_side, svg
 from .film import FORMATS, film
 from .groups import BlockTree, Groups
+from .own import metrics_of, pictures_of, unmeasured
 from lgm_nb.explore.pictures import (
     ORDER,
     Strip,
@@ -40,7 +38,8 @@ from lgm_nb.explore.pictures import (
     sample_lengths,
     samples_of,
 )
-from .quality import FEATURES, Quality, step_costs
+from .quality import Quality, step_costs
+from .room import lengths_with_room, shown_size, shrunk
 from ..weights import load_weights
 
 # %% ../../nbs/explore/page.ipynb #2a602ed4
@@ -81,70 +80,18 @@ def group_facts(groups, lengths):
 SEEDS, CLASSES = (0, 1), 5                                               # the first two, not chosen
 
 
-def sprites_of(strip, lengths, classes, drawn, tick=lambda: None):
-    "{name: sprite}: originals, and for each method reconstructions and samples, a row a length."
-    sprites = dict(original=sprite([side_by_side(strip.x, 0)]))
-    for name, one in strip.methods.items():
-        sprites[name] = sprite([side_by_side(strip.at(K)[name], 0) for K in lengths])
-        made = samples_of(one, classes, SEEDS, drawn, tick)
-        sprites[f"{name} samples"] = sprite([side_by_side(made[K], 0) for K in drawn])
-    return sprites
+def sprites_of(strip, lengths, classes, drawn, side, tick=lambda: None):
+    """{name: sprite}: originals, and for each method reconstructions and samples, a row a length.
 
-# %% ../../nbs/explore/page.ipynb #deceba1b
-def curve_facts(name, colour, values, x=None, dashed=False):
-    "values: {K: number}; x: {K: number}, K itself when None; colour: 0 or 1."
-    return dict(name=name, colour=colour, dashed=dashed, K=list(values),
-                x=[round((x or {}).get(K, K), 5) for K in values],
-                y=[round(v, 4) for v in values.values()])
-
-
-def log_ticks(low, high):
-    "Round numbers in low..high for a logarithmic axis."
-    tens = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [float(f"{m}e{e}") for e in tens for m in (1, 2, 5)]
-    return [tick for tick in ticks if low <= tick <= high]
-
-
-def chart_facts(title, across, curves, digits=2, unit="", marks=(), level=None, zero=False):
-    """A chart for the page from curves of `curve_facts`.
-
-    marks: curves of which only points are drawn; level: (name, y) or None; zero: start there.
+    side: pixels of a picture.
     """
-    x = [v for c in [*curves, *marks] for v in c["x"]]
-    y = [v for c in [*curves, *marks] for v in c["y"]] + ([0] if zero else [])
-    powers = [2 ** i for i in range(20) if min(x) <= 2 ** i <= max(x)]
-    levels = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(y), max(y))
-    return dict(title=title, across=across, curves=curves, marks=list(marks), digits=digits,
-                unit=unit, level=level, xrange=[min(x), max(x)], yrange=[levels[0], levels[-1]],
-                xticks=powers if across == "tokens K" else log_ticks(min(x), max(x)),
-                yticks=[float(f"{v:.6g}") for v in levels])
-
-# %% ../../nbs/explore/page.ipynb #67d433d5
-def alignment_charts(methods, images):
-    "CKNNA to full length of {name: `Trained`} on uint8 images in two ways, beside the paper's."
-    found, charts = Alignment(methods, images.float() / 127.5 - 1), []
-    marks = [curve_facts(f"{name}, paper", i, found.paper(name))
-             for i, name in enumerate(methods) if found.paper(name)]
-    titles = dict(averaged="Tokens averaged", flattened="All numbers in a row")
-    for kind, title in titles.items():
-        curves = [curve_facts(name, i, found.to_full(name, kind)) for i, name in enumerate(methods)]
-        charts.append(chart_facts(title, "tokens K", curves, marks=marks, zero=True))
-    return charts
-
-
-def quality_charts(quality):
-    "FD and rFD over GFLOPs per image, in late and in early features; [] where none was measured."
-    charts = []
-    for features in FEATURES:
-        curves, floor = [], quality.floor(features)
-        for name, (i, kind, values) in quality.curves(features).items():
-            costs, distances = ({K: v[part] for K, v in values.items()} for part in (0, 1))
-            curves.append(curve_facts(name, i, distances, costs, dashed=kind == "dashed"))
-        level = None if floor is None else ("two sets of real images", floor)
-        if curves:
-            charts.append(chart_facts(features.capitalize(), "GFLOPs for one image", curves,
-                                      3 if FEATURES[features] else 2, zero=True, level=level))
-    return charts
+    def row(images): return side_by_side(shrunk(images, side), 0)
+    sprites = dict(original=sprite([row(strip.x)]))
+    for name, one in strip.methods.items():
+        sprites[name] = sprite([row(strip.at(K)[name]) for K in lengths])
+        made = samples_of(one, classes, SEEDS, drawn, tick)
+        sprites[f"{name} samples"] = sprite([row(made[K]) for K in drawn])
+    return sprites
 
 # %% ../../nbs/explore/page.ipynb #7b493d7b
 def scores_of(strip, name, lengths):
@@ -162,13 +109,20 @@ def charts_of(methods, lengths, scores, images):
                 quality=quality_charts(Quality(methods)))
 
 
+def counts_of(trained):
+    "The token counts that the page of a run has room for."
+    s = trained.settings.tokenizer
+    return lengths_with_room(trained.lengths, s, len(methods_of(trained)))
+
+
 def prepare_page(trained, data, lengths=None, tick=lambda: None):
     """Everything the page shows, as (facts for JSON, drawings of the trees).
 
-    lengths: token counts, every one from G to N when None; tick(): called after each drawn length.
+    lengths: token counts, all that have room when None; tick(): called after each drawn length.
     """
     methods, s, test = methods_of(trained), trained.settings.tokenizer, data.test
-    lengths = list(trained.lengths if lengths is None else lengths)
+    lengths = counts_of(trained) if lengths is None else list(lengths)
+    (side, margin), few = shown_size(s), pixels(test, 500)
     x, y = test.batch(chosen_images(test))
     count = min(len(test.classes), trained.generator.num_classes)
     classes, drawn = [c for c in ORDER if c < count][:CLASSES], sample_lengths(lengths)
@@ -177,12 +131,12 @@ def prepare_page(trained, data, lengths=None, tick=lambda: None):
     scores = {name: scores_of(strip, name, lengths) for name in methods}
     names = distinct(test.classes)
     facts, trees = group_facts(Groups.of(trained.tokenizer), lengths)
-    facts |= dict(N=s.tokens, G=s.blocks, size=s.image_size, lengths=lengths,
+    facts |= dict(N=s.tokens, G=s.blocks, size=side, lengths=lengths, padding=margin,
                   methods=list(methods), psnr=scores, images=[names[i] for i in y],
                   classes=[names[c] for c in classes], seeds=len(SEEDS), drawn=drawn,
-                  sprites=sprites_of(strip, lengths, classes, drawn, tick),
+                  sprites=sprites_of(strip, lengths, classes, drawn, side, tick),
                   gflops=[round(costs[K], 5) for K in lengths])
-    return facts | charts_of(methods, lengths, scores, pixels(test, 500)), trees
+    return facts | charts_of(methods, lengths, scores, few), trees
 
 # %% ../../nbs/explore/page.ipynb #ca428495
 SCRIPTS = ("base", "groups", "charts", "pictures", "play")               # in this order
@@ -204,14 +158,18 @@ def fill(template, **values):
     return re.sub(r"{{(\w+)}}", lambda m: str(values[m[1]]), template)
 
 
-def as_html(facts, trees, source):
-    "The whole page as text. facts, trees: of `prepare_page`; source: the training data in words."
-    lengths, both = facts["lengths"], len(facts["methods"]) > 1
+def as_html(facts, trees, source, compared=500):
+    """The whole page as text. facts, trees: of `prepare_page`; source: the training data in words;
+    compared: on how many pictures neighbours were sought.
+    """
+    lengths, both, N = facts["lengths"], len(facts["methods"]) > 1, facts["N"]
     packed = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
     script = "".join(static(f"{name}.js") for name in SCRIPTS)
     return fill(static("page.html")[1:], style=static("page.css"), script=script, data=packed,
-                source=in_markup(source), N=facts["N"], G=facts["G"], K="K", first=lengths[0],
-                last=lengths[-1], start=min(lengths, key=lambda K: abs(K - facts["N"] // 4)),
+                source=in_markup(source), compared=compared,
+                unaligned="" if facts["alignment"] else " hidden", N=N, G=facts["G"], K="K",
+                first=lengths[0], last=lengths[-1],
+                start=min(lengths, key=lambda K: abs(K - N // 4)),
                 trees="".join(trees), truncation=TRUNCATION[0] if both else "",
                 twins=TRUNCATION[1] if both else "")
 
@@ -228,22 +186,22 @@ def write(path, what, make):
                         f"{LIMITS[what] / 1e6:.0f} MB; choose weights with fewer tokens "
                         "or smaller images.")
     with written_beside(path) as beside: beside.write_bytes(content)
-    print(f"{path}: {len(content) / 1e6:.2f} MB, {time.perf_counter() - began:.0f} seconds "
+    print(f"{shown(path)}: {len(content) / 1e6:.2f} MB, {time.perf_counter() - began:.0f} seconds "
           f"({time.process_time() - work:.0f} of processor time)")
 
 # %% ../../nbs/explore/page.ipynb #6e4886cd
 def source_words(trained, data):
     "The training data in words, without the place where they lay."
-    known = (trained.folder / "metrics.json").exists()
-    return trained_on(trained.folder) if known else re.sub(r" in [^,]*,", ",", data.source)
+    source = metrics_of(trained).get("data") or data.source
+    return re.sub(r"(?s) in .*, (?=[\d,]+ train / )", ", ", str(source))
 
 
 def whole_page(trained, data):
     "The page as the bytes of a file, with a progress bar."
-    count = len(sample_lengths(list(trained.lengths))) * len(methods_of(trained))
+    count = len(sample_lengths(counts_of(trained))) * len(methods_of(trained))
     with tqdm(total=count, desc="page", disable=None) as progress:
         facts, trees = prepare_page(trained, data, tick=progress.update)
-    return as_html(facts, trees, source_words(trained, data)).encode()
+    return as_html(facts, trees, source_words(trained, data), min(500, len(data.test))).encode()
 
 # %% ../../nbs/explore/page.ipynb #e6a9d947
 def check_targets(html, animation):
@@ -256,24 +214,39 @@ def check_targets(html, animation):
         if path is not None: check_target(path, "explore.html")
 
 
-def explore(html: Path | None = None, animation: Path | None = None, weights: Path | None = None):
+def not_shown(trained, data):
+    "What the page of a run leaves out, and what would make it: sentences."
+    few = len(data.test) < FEWEST
+    alignment = (f"Alignment is left out: it needs {FEWEST} held-out pictures, and there "
+                 f"are {len(data.test)}.")
+    counts, all_counts = counts_of(trained), trained.lengths
+    some = (f"{len(counts)} of {len(all_counts)} token counts are shown: more have no room in "
+            f"{LIMITS['page'] / 1e6:.0f} MB.")
+    return [said for said in (unmeasured(trained), few and alignment,
+                              len(counts) < len(all_counts) and some) if said]
+
+
+def explore(html: Path | None = None, animation: Path | None = None, weights: Path | None = None,
+            data: Path | None = None):
     """Write the page that needs no Python, the film of the README, or both.
 
     Args:
         html: File for the page (at most 8 MB).
         animation: File for the film, .gif, .webp or .png (at most 1 MB).
         weights: Folder with trained weights or of a finished run; left out: the shipped weights.
+        data: Folder where the pictures of that run lie now, if they have moved.
     """
+    html, animation = (path and whole_path(path) for path in (html, animation))
     check_targets(html, animation)
-    trained = load_weights(weights)
+    trained = load_weights(weights, data=data)
     Groups.of(trained.tokenizer)                                         # what truncates has none
-    d, s = trained.settings.data, trained.settings.tokenizer
-    name = "fashion-small" if d.name == "fashion" else d.name    # its test images are shipped
-    data = load_data(name, s.image_size, d.dir, s.image_channels, limit=d.limit)
-    if html is not None: write(html, "page", lambda: whole_page(trained, data))
+    pictures = pictures_of(trained)
+    if html is not None:
+        for sentence in not_shown(trained, pictures): print(sentence)
+        write(html, "page", lambda: whole_page(trained, pictures))
     if animation is not None:
         form = FORMATS[animation.suffix.lower()]
-        write(animation, "animation", lambda: film(trained, data, form))
+        write(animation, "animation", lambda: film(trained, pictures, form))
 
 
 def main():

@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ..base.files import load_json
 from ..base.plots import COLOURS
 from ..evaluation.metrics import gflops
 from .drawing import Chart, Curve
+from .own import distances_of, metrics_of, numbers_of
 from ..flow import time_grid
 from ..weights import step_cost
 
@@ -69,13 +69,10 @@ class Quality:
     "Measured quality of {name: `Trained`} against compute, from the metrics.json of each folder."
     def __init__(self, methods):
         self.costs = {name: Costs(one) for name, one in methods.items()}
-        files = {name: one.folder / "metrics.json" for name, one in methods.items()}
-        found = {name: load_json(file) for name, file in files.items() if file.exists()}
-        self.rows = {name: {int(K): row for K, row in m["lengths"].items() if "frechet" in row}
-                     for name, m in found.items()}
-        self.rows = {name: rows for name, rows in self.rows.items() if rows}
-        self.floors = [found[name].get("floor", {}) for name in self.rows]
-        self.charts = {features: self._chart(features) for features in FEATURES if self.rows}
+        self.rows = {name: rows for name, one in methods.items() if (rows := distances_of(one))}
+        self.floors = [numbers_of(metrics_of(methods[name]).get("floor")) for name in self.rows]
+        self.charts = {features: self._chart(features) for features in FEATURES
+                       if self.curves(features)}
 
     def curves(self, features):
         "{name of a curve: (number of its method, how it is drawn, {K: (GFLOPs, distance)})}."

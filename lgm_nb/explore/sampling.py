@@ -15,6 +15,7 @@ import torch
 
 from ..base.errors import UserError
 from ..base.seeds import seed32
+from ..data.images import ImageSet
 from .drawing import img, in_markup, side_by_side
 from .pictures import classes_of
 from .quality import Costs
@@ -79,17 +80,20 @@ class SamplingControls(Explorer):
         "Steps and guidance, at first those of the settings for N tokens."
         s, N = self.trained.settings, self.trained.lengths[-1]
         slow = dict(disabled=True, continuous_update=False, layout=wide(270))
-        return (w.IntSlider(value=s.points_for(N) - 1, min=2, max=60, description="steps", **slow),
-                w.FloatSlider(value=s.guidance_for(N), min=1, max=10, step=0.5,
+        steps, guidance = s.points_for(N) - 1, s.guidance_for(N)
+        return (w.IntSlider(value=steps, min=min(2, steps), max=max(60, steps), description="steps",
+                            **slow),
+                w.FloatSlider(value=guidance, min=min(1, guidance), max=max(10, guidance), step=0.5,
                               description="guidance", **slow))
 
     def wishes(self, K):
         "For each method shown (method, class, seed, K, guidance, steps); wrong seeds: `UserError`."
         try: seed = int(self.seed.value)
         except ValueError: seed = -1
-        if not 0 <= seed < 2 ** 63:
+        if seed < 0:
             raise UserError(f"The seed {self.seed.value!r} is no whole number from 0; "
                             "write 0, 1, 2 or any other.")
+        if seed >= 2 ** 63: seed = seed32(seed)
         found = []
         for name in list(self.methods)[:1 + self.twin.value]:
             s = self.methods[name].settings
@@ -164,7 +168,19 @@ class SamplePictures(Sampling):
 # %% ../../nbs/explore/sampling.ipynb #743913a5
 class SampleExplorer(SamplePictures):
     "Samples of one class from one full-space noise at any K; if asked, by truncation as well."
-    name, film = "samples", (64, 32, 16, 8, 4)
+    name = "samples"
+
+    @property
+    def film(self):
+        "Lengths that are drawn ahead: N, a half, a quarter, and so on."
+        return [self.trained.lengths[-1] >> i for i in range(5)]
+
+    def _images(self):
+        "Only the names of the classes are needed: numbers where the pictures cannot be had."
+        try: return super()._images()
+        except UserError:
+            names = [f"class {i}" for i in range(self.trained.generator.num_classes)]
+            return ImageSet(torch.zeros(0), torch.zeros(0, dtype=torch.long), names)
 
     def missing(self, K):
         "The wishes at K that are not drawn yet."
