@@ -1,14 +1,7 @@
 """Anybody's runs in the explorers, the page and the film: any size, number of classes and kind of
 tokens, with whatever the run has. The runs are folders of untrained networks, made in a moment."""
-import io
 import json
 import re
-import shutil
-import struct
-import subprocess
-import sys
-import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lgm_nb.base.errors import UserError
 from lgm_nb.base.files import save_json, save_tensors
 from lgm_nb.data.latent_space import SPACE, LatentSpace, LatentStatistics
 from lgm_nb.explore import (
@@ -28,8 +20,6 @@ from lgm_nb.explore import (
     page,
 )
 from lgm_nb.explore.own import pictures_of, psnr_of_lengths, unmeasured
-from lgm_nb.explore.pictures import read_upload
-from lgm_nb.explore.uploads import LIMIT, upload_guard
 from lgm_nb.generator import DiT, GeneratorSettings
 from lgm_nb.tokenizer import Tokenizer, TokenizerSettings
 from lgm_nb.training.settings import DataSettings, EvaluationSettings, Settings, comparable
