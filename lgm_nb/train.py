@@ -20,7 +20,7 @@ from .evaluation.report import evaluate, print_results
 from .evaluation.search import search_guidance
 from .losses.pretrained import find_weights, needed_weights
 from .training.pipeline import load_images, load_run, train_stages, training_status
-from .training.places import check_out, continues, folder_of
+from .training.places import check_out, continues, folder_of, has_moved
 from .training.planning import count_images, print_plan
 from .training.presets import presets
 from .training.readiness import check_data, check_files, check_init, check_limit, in_main
@@ -39,6 +39,8 @@ def run_stages(settings):
     run = Run(settings)
     data = load_images(settings, run.settings)
     check_ready(settings, data)
+    if has_moved(settings.data.name, run.settings.data.name):
+        print_main(f"The images have moved, and are read from {shown(settings.data.name)}.")
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     print_main(f"{data.source}. Run folder {shown(run.folder)}, device {run.device}{processes}.")
     trained = train_stages(run, data)
