@@ -88,7 +88,7 @@ def tell(run, metrics, timing):
 
 # %% ../nbs/method/08_training.ipynb #790b85a2
 def dry_run(settings, device):
-    """Print the plan, and what a run would need.
+    """Print the plan, and what a run would need; every process calls it, and the main one prints.
 
     What the run would miss raises `UserError`, as far as it can be seen without reading all images.
     """
@@ -104,6 +104,7 @@ def dry_run(settings, device):
         else: check_measuring(settings, 10, fetch=False)
     needed = needed_weights(settings.losses, settings.tokenizer_training.encoder_start)
     wanted = [name for name in needed if find_weights(settings.weights_dir, name) is None]
+    if rank(): return
     print_plan(settings, device)
     if wanted:
         print("pretrained networks to be fetched when training begins (or put into "
@@ -145,7 +146,7 @@ def main(arguments=None):
     def command():
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         device = pick_device(settings.device)
-        if settings.dry_run: return dry_run(settings, device) if rank() == 0 else None
+        if settings.dry_run: return dry_run(settings, device)
         if (done := Run.finished(settings)) is None: run_stages(settings)
         else:
             print_main(f"{shown(settings.out)} is finished; delete it or choose another --out to "
