@@ -22,7 +22,7 @@ from .evaluation.report import evaluate, print_results
 from .evaluation.search import search_guidance
 from .losses.pretrained import find_weights, needed_weights
 from .training.pipeline import load_images, load_run, train_stages, training_status
-from .training.places import check_out, continues, folder_of
+from .training.places import check_out, continues, folder_of, has_moved
 from .training.planning import count_images, print_plan
 from .training.presets import presets
 from .training.readiness import check_data, check_files, check_init, check_limit, in_main
@@ -41,6 +41,8 @@ def run_stages(settings):
     run = Run(settings)
     data = load_images(settings, run.settings)
     check_ready(settings, data)
+    if has_moved(settings.data.name, run.settings.data.name):
+        print_main(f"The images have moved, and are read from {shown(settings.data.name)}.")
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     print_main(f"{shown(data.source)}. Run folder {shown(run.folder)}, device "
                f"{run.device}{processes}.")
@@ -89,7 +91,7 @@ def tell(run, metrics, timing):
 
 # %% ../nbs/method/08_training.ipynb #790b85a2
 def dry_run(settings, device):
-    """Print the plan, and what a run would need.
+    """Print the plan, and what a run would need; every process calls it, and the main one prints.
 
     What the run would miss raises `UserError`, as far as it can be seen without reading all images.
     """
@@ -105,6 +107,7 @@ def dry_run(settings, device):
         else: check_measuring(settings, 10, fetch=False)
     needed = needed_weights(settings.losses, settings.tokenizer_training.encoder_start)
     wanted = [name for name in needed if find_weights(settings.weights_dir, name) is None]
+    if rank(): return
     print_plan(settings, device)
     if wanted:
         print("pretrained networks to be fetched when training begins (or put into "
@@ -147,7 +150,7 @@ def main(arguments=None):
     def command():
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         device = pick_device(settings.device)
-        if settings.dry_run: return dry_run(settings, device) if rank() == 0 else None
+        if settings.dry_run: return dry_run(settings, device)
         if (done := Run.finished(settings)) is None: run_stages(settings)
         else:
             print_main(f"{shown(settings.out)} is finished; delete it or choose another --out to "

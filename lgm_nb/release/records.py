@@ -4,7 +4,6 @@
 __all__ = ['open_record', 'Common', 'Sampled', 'open_run', 'held_out', 'parts_folder', 'parts_of']
 
 # %% ../../nbs/release/records.ipynb #1628aeff
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from ..base.places import in_project
 from ..evaluation.extraction import Extractor, extractor_for, weights_digest
 from ..evaluation.paper import held_out_images, numbered_noise, part_paths, read_arrays
 from ..evaluation.scorer import Job
+from ..training.checks import check_number
 from ..training.pipeline import load_run
 from ..training.places import folder_of
 from ..training.runs import environment
@@ -92,10 +92,8 @@ class Sampled(Common):
         "As of `Common`, and of the options of sampling."
         if self.points is not None and self.points < 2:
             raise UserError(f"--points {self.points} makes no step; write 2 or more.")
-        if wrong := [w for w in self.guidance if not math.isfinite(w)]:
-            raise UserError(f"A --guidance of {wrong[0]} is no weight; write a number.")
-        if wrong := [s for s in self.shift if not 0 < s < math.inf]:
-            raise UserError(f"A --shift of {wrong[0]} gives no time grid; write a number above 0.")
+        for name in ("guidance", "shift"):
+            for value in getattr(self, name): check_number(f"--{name}", name, float, value)
         if wrong := [pair for pair in self.interval if not 0 <= pair[0] <= pair[1] <= 1]:
             raise UserError(f"An --interval of {wrong[0][0]} {wrong[0][1]} is none; write two "
                             "numbers from 0 to 1, the lower first.")

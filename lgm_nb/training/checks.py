@@ -23,9 +23,11 @@ LEAST = {name: 0 for name in (
     "discriminator_depths")} | {name: 1 for name in (
         "steps", "batch_size", "accumulate", "images", "samples", "guidance_samples", "limit",
         "lengths", "guidance_lengths", "blocks", "patch", "discriminator_size", "feature_width",
-        "feature_depth", "feature_heads")} | {"points": 2, "points_grid": 2}
-ABOVE = {name: 0 for name in ("clip", "shift", "temperature", "mlp_ratio")}
-MOST = {"label_drop": 1, "final_rate": 1}
+        "feature_depth", "feature_heads")} | {
+            "points": 2, "points_grid": 2, "shift": 1e-6, "guidance": -1e6, "guidance_grid": -1e6}
+ABOVE = {name: 0 for name in ("clip", "temperature", "mlp_ratio")}
+# beyond a million float32 has no digits left for the rest of a sum
+MOST = {"label_drop": 1, "final_rate": 1, "shift": 1e6, "guidance": 1e6, "guidance_grid": 1e6}
 BELOW = {"ema": 1, "lecam_decay": 1}
 
 
