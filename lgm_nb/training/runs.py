@@ -29,7 +29,7 @@ from lgm_nb.base.distributed import (
     world_size,
 )
 from ..base.errors import UserError
-from ..base.files import load_json, save_json, written_beside
+from ..base.files import load_json, save_json, text_path, written_beside
 from ..data.images import data_folder
 from .settings import comparable, flatten
 
@@ -224,7 +224,9 @@ def read_state(path):
     """
     if digest_of(path) != path.name.split(".")[-2]:
         raise UserError("its bytes do not give the digest in its name")
-    try: return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        with text_path(path) as plain:
+            return torch.load(plain, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"it is no saved state ({type(error).__name__})") from None
 
