@@ -29,7 +29,7 @@ from lgm_nb.base.distributed import (
     world_size,
 )
 from ..base.errors import UserError
-from ..base.files import load_json, save_json, written_beside
+from ..base.files import load_json, save_json, text_path, written_beside
 from ..base.names import shown
 from ..base.places import data_folder, installed
 from .places import as_stored, check_out, continues, stored
@@ -211,11 +211,9 @@ def read_state(path):
     """
     if digest_of(path) != path.name.split(".")[-2]:
         raise UserError("its bytes do not give the digest in its name")
-    how = dict(map_location="cpu", weights_only=True)
     try:
-        # only a path that is text can be mapped
-        if shown(path) == str(path): return torch.load(path, mmap=True, **how)
-        with open(path, "rb") as file: return torch.load(file, **how)
+        with text_path(path) as plain:
+            return torch.load(plain, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"it is no saved state ({type(error).__name__})") from None
 
