@@ -78,7 +78,7 @@ def helps():
 
 
 def train_shipped():
-    "A run on the shipped data, then the search for guidance."
+    "A run on the shipped data."
     command("train", *TINY, "--data.limit", "100", "--out", "run")
     assert json.loads(Path("run/metrics.json").read_text())["lengths"]
 
