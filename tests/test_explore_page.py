@@ -243,6 +243,25 @@ def test_uploads(page, pictures):
     for end in ("first", "last"): go_to_end(page, "reconstructions", end)       # alive
 
 
+def test_no_upload_is_lost_in_silence(page):
+    "The same file after a shuffle, and one that is too large for a message to the kernel."
+    explorer = bring(page, "reconstructions")
+    def give(content):
+        with page.expect_file_chooser() as chooser:
+            explorer.locator("button.widget-upload").click()
+        chooser.value.set_files(dict(name="a.png", mimeType="image/png", buffer=content))
+    expect(explorer.locator(".lgm-upload")).to_contain_text("at most 10 MB")
+    for _ in range(2):
+        give(picture(64, 48, "png"))
+        explorer.locator(".lgm-message", has_text="64 x 48").wait_for()
+        explorer.locator("button", has_text="shuffle").click()
+        expect(explorer.locator(".lgm-message")).to_have_count(0)
+    give(bytes(10_600_000))
+    explorer.locator(".lgm-message", has_text="10.6 MB").wait_for()
+    go_to_end(page, "reconstructions", "first")
+    assert explorer.locator(".lgm-message").count() == 0
+
+
 def test_seed(page):
     explorer = bring(page, "samples")
     seed = explorer.locator("input[type=text]").first

@@ -44,8 +44,12 @@ function guard(event) {
   for (const old of explorer.querySelectorAll('.lgm-message')) old.remove();
   row.querySelector('.lgm-refused').replaceChildren(said);
 }
-document.addEventListener('click', event => {
+function clear() {
   for (const said of document.querySelectorAll('.lgm-refused')) said.replaceChildren();
+}
+document.addEventListener('keydown', clear, {capture: true});
+document.addEventListener('click', event => {
+  clear();
   const button = event.target.closest && event.target.closest('.lgm-upload .widget-upload');
   if (!button) return;
   row = button.closest('.lgm-upload');
