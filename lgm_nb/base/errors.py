@@ -9,13 +9,15 @@ import os
 import sys
 import time
 
+from .characters import shown
 from .streams import forgiving_output
 
 # %% ../../nbs/base/errors.ipynb #cc678262
 class UserError(ValueError):
     """A wrong input, told in one sentence: what was wrong, and what to write instead. Commands end
-    with status 2.
+    with status 2. Characters that cannot be printed are escaped (`lgm_nb.base.characters.shown`).
     """
+    def __init__(self, sentence): super().__init__(shown(sentence))
 
 # %% ../../nbs/base/errors.ipynb #9db2b5d9
 def refused(error):
@@ -25,7 +27,7 @@ def refused(error):
     name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
     help = {errno.ENAMETOOLONG: "choose a shorter path", errno.ENOENT: "check the path",
             errno.ENOSPC: "make room"}.get(error.errno, "ask for permission, or give another path")
-    return f"{name}: {why}; {help}."
+    return shown(f"{name}: {why}; {help}.")
 
 
 @forgiving_output()

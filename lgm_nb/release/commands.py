@@ -16,7 +16,7 @@ import tyro
 from ..base.distributed import leave_group, pick_device, print_main, rank
 from ..base.errors import UserError
 from ..base.files import load_json, save_json, save_tensors
-from ..base.names import shown, whole_path, whole_paths
+from ..base.names import shown, whole_path
 from ..base.plots import never_costly, save_figure, show_grid
 from ..base.seeds import seed32
 from ..data.latents import ShardSet, read_latents
@@ -31,7 +31,7 @@ from lgm_nb.evaluation.scorer import (
 from ..evaluation.search import each_length
 from .interop import load_authors_statistics, load_authors_tokenizer
 from .lora import LoraSettings, bare, check_latents, train_lora
-from .reading import patterns_for, read_as, read_images, read_networks, whole_paths
+from .reading import patterns_for, read_as, read_images, read_networks, ready_paths
 from ..training.pipeline import load_run, training_status
 from ..training.places import stored
 from ..training.presets import imagenet256
@@ -46,7 +46,7 @@ def save_grid(path, rows, row_labels, column_labels=()):
     save_figure(path, figure)
 
 
-@whole_paths
+@ready_paths
 @torch.no_grad()
 def reconstruct_release(tokenizer: Path, images: tuple[Path, ...], out: Path,
                         lengths: tuple[int, ...] = (32, 64, 128, 256),
@@ -115,7 +115,7 @@ def rows_at(model, tokenizer, latents, y, K, *rest):
     return {f"K = {K}, before": before, f"K = {K}, LoRA": drawn()}
 
 # %% ../../nbs/release/commands.ipynb #f32d0585
-@whole_paths
+@ready_paths
 def sample_release(tokenizer: Path, generator: Path, statistics: Path, out: Path,
                    patterns: Path | None = None,
                    lora: Path | None = None, alpha: float | None = None,
@@ -200,7 +200,7 @@ def release_settings(tokenizer, generator, data, noise_scale="merged"):
     return replace(start, data=images, tokenizer=s, generator=generator.settings, **parts)
 
 
-@whole_paths
+@ready_paths
 def convert_release(tokenizer: Path, generator: Path, statistics: Path, out: Path,
                     patterns: Path | None = None, data: str = "folder:data/imagenet",
                     noise_scale: Literal["merged", "unit"] = "merged"):
@@ -253,7 +253,7 @@ def check_started(run, K, lora, latents, generator):
     if rank() == 0: save_json(path, here)
 
 # %% ../../nbs/release/commands.ipynb #a24025cb
-@whole_paths
+@ready_paths
 def lora_run(run: Path, lengths: tuple[int, ...] = (32,), latents: Path | None = None,
              lora: LoraSettings = LoraSettings(), device: str = "auto"):
     """Train a correction at each K for the generator of a finished run: writes lora<K>.safetensors

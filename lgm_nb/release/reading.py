@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'kind_of', 'read_as', 'same_groups', 'patterns_for', 'read_networks', 'found_images', 'read_images',
-           'whole_paths']
+           'ready_paths']
 
 # %% ../../nbs/release/reading.ipynb #df5d1fd2
 import functools
@@ -144,7 +144,7 @@ def read_images(places, size, channels, limit):
     return images
 
 # %% ../../nbs/release/reading.ipynb #677b2115
-def whole_paths(command):
+def ready_paths(command):
     """A command with `whole_path` of each path that it is given.
 
     `UserError`, before the work begins, when nothing can be written into `out`; what the operating
