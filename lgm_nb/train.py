@@ -14,6 +14,7 @@ import tyro
 from .base.distributed import leave_group, pick_device, print_main, rank, world_size
 from .base.errors import UserError
 from .base.files import load_json
+from .base.moved import without_gone
 from .base.names import shown
 from .base.places import in_project
 from .evaluation.extraction import check_extractor
@@ -125,8 +126,10 @@ def last_given(arguments, option, default=None):
 def parse(arguments):
     """Settings from command-line words: the preset, the networks of --init, then everything else.
 
-    `tyro` checks names and types.
+    `tyro` checks names and types. Options that are gone are dropped: `lgm_nb.base.moved.GONE`.
     """
+    try: arguments = without_gone(arguments)
+    except ValueError as error: raise UserError(error) from None
     name, init = last_given(arguments, "--preset", "fashion"), last_given(arguments, "--init")
     if name not in presets():
         raise UserError(f"There is no preset {shown(name)!r}; choose among {', '.join(presets())}.")

@@ -3,5 +3,10 @@ import pytest
 from fuzz import fuzz
 
 
-@pytest.mark.parametrize("kind, runs", [("parse", 2000), ("folders", 2000), ("uploads", 2000), ("runs", 25)])
-def test_nothing_breaks(kind, runs): fuzz(kind, runs)
+RUNS = dict(parse=2000, folders=2000, uploads=2000, runs=25)
+
+
+@pytest.mark.parametrize("kind, runs", RUNS.items())
+def test_nothing_breaks(kind, runs):
+    "Hypothesis raises the smallest input that breaks it."
+    fuzz(kind, runs)

@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.textpath import text_to_path
 
-from .names import escaped, shown
+from .characters import escaped, shown
 
 # %% ../../nbs/base/glyphs.ipynb #e0ead311
 NO_HELP = re.compile("Last ?Resort|Colou?r|Blank|^cm[a-z]+10$|STIXNon|STIXSize")
