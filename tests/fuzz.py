@@ -40,9 +40,9 @@ def options(kind=Settings, prefix="--"):
 
 
 OPTIONS = dict(options())
-EDGES = ["0", "1", "-1", "2", "3", "4", "64", "65", "4294967296", "20260917093012",
-         str(10 ** 30), "0.5", "1.0", "-0.5", "1e-300", "1e300", "nan", "inf", "-inf", "", " ", "None", "True", "cpu",
-         "~/x", "~nobody here/x", "folder:", "folder:~/x", "a\udcff", "\u732b", "$1_$5", "x" * 300,
+EDGES = [*"0 1 -1 2 3 4 64 65 4294967296 20260917093012 0.5 1.0 -0.5 1e-300 1e300".split(),
+         str(10 ** 30), "nan", "inf", "-inf", "", " ", "None", "True", "cpu", "~/x",
+         "~nobody here/x", "folder:", "folder:~/x", "a\udcff", "\u732b", "$1_$5", "x" * 300,
          "--seed", "a\nb", "\u202ex"]
 WORDS = st.one_of(st.sampled_from(EDGES), st.integers().map(str), st.floats().map(str),
                   st.text(st.characters(exclude_characters="\0"), max_size=12))

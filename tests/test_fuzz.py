@@ -2,7 +2,6 @@
 import pytest
 from fuzz import fuzz
 
-
 RUNS = dict(parse=2000, folders=2000, uploads=2000, runs=25)
 
 

@@ -91,7 +91,7 @@ def without_gone(words):
     while words:
         word = words.pop(0)
         if word not in GONE: kept.append(word)
-        elif not words or (value := words.pop(0)) != GONE[word]:
+        elif not words or words.pop(0) != GONE[word]:
             raise ValueError(f"{word} is gone, and its value {GONE[word]} is what is done now; "
                              "leave it out.")
     return kept
