@@ -89,7 +89,7 @@ def test_wrong_names_and_folders(tmp_path):
                             (split, "lacks 1 class"),
                             (tmp_path / "empty", "no class folder"),
                             (tmp_path / "one", "only one class"),
-                            (tmp_path / "no_images", "holds no images"), (few, "1 readable")):
+                            (tmp_path / "no_images", "holds no images"), (few, "one picture")):
             says(partial(load_data, f"folder:{path}", 8, on_disk=on_disk), words)
     says(lambda: load_data(f"folder:{bad}"), "3 of 40", "(empty file)", "(not an image)", "1 %")
     says(lambda: FolderImages(*list_images(bad), 8, threads=0), "threads is 0")

@@ -32,6 +32,7 @@ from lgm_nb.base.names import distinct, look_of, shown
 from lgm_nb.base.plots import never_costly, save_figure, show_grid
 from lgm_nb.evaluation import pictures
 from lgm_nb.evaluation.paper import cost_figure
+from lgm_nb.evaluation.results import publish
 from lgm_nb.explore.drawing import svg, text
 from lgm_nb.explore.page import explore
 from lgm_nb.explore.pictures import classes_of
@@ -279,6 +280,14 @@ def test_the_page_holds_odd_names(odd_run, tmp_path):
     assert {r"caf\xe9", "<!--<script>"} <= said <= {*map(shown, ODD)}
     explore(animation=tmp_path / "film.gif", weights=odd_run[1])
     assert (tmp_path / "film.gif").stat().st_size > 1000
+
+
+def test_own_pictures_do_not_replace_the_table_of_the_readme(odd_run, tmp_path, capsys):
+    "They did, from any folder and without a word."
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table fashion -->\n<!-- /table fashion -->\n", encoding="utf-8")
+    with pytest.raises(UserError, match="write another --name"): publish(odd_run[1], readme=page)
+    assert "|" not in page.read_text(encoding="utf-8")
 
 
 def test_trackers_take_odd_names(odd_run, tmp_path):

@@ -164,6 +164,37 @@ def test_a_class_without_a_readable_picture_is_told_at_the_start(tmp_path, part)
     both(partial(load_folder, tmp_path, 8), "dog", str(bad / "000.png"), "not an image")
 
 
+def counted(root, limit=None):
+    "What a dry run counts in a folder."
+    settings = presets()["cifar10"]
+    settings.data.name, settings.data.limit = f"folder:{root}", limit
+    return count_images(settings)
+
+
+def test_too_few_for_a_test_image_is_told_by_a_dry_run_too(tmp_path):
+    "A dry run went through, and a limit was told as a class with one readable image."
+    lay(tmp_path / "lone", "", n=1)
+    lay(tmp_path / "three", "", classes=("a", "b", "c"), n=4)
+    for root, limit, words in (("lone", None, ("lone/cat", "holds one picture and needs 2")),
+                               ("three", 5, ("limit 5", "3 classes", "write 6 or more"))):
+        both(partial(load_folder, tmp_path / root, 8, limit=limit), *words)
+        says(partial(counted, tmp_path / root, limit), *words)
+    assert len(load_folder(tmp_path / "three", 8, limit=6).train) == 3
+    assert counted(lay(tmp_path / "parts", "train", "val", n=1))[:2] == (2, 2)
+
+
+def test_what_lies_in_place_of_class_folders_is_told(tmp_path):
+    "Packed or hidden classes were passed over without a word; a dry run took a file for ImageNet."
+    lay(tmp_path / "pets", "", classes=(".cat", ".dog"))
+    (tmp_path / "pets" / "cat.zip").write_bytes(b"PK")
+    both(partial(load_folder, tmp_path / "pets", 8), "no class folder", ".zip 1", ".cat, .dog")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dead").symlink_to("nowhere")
+    for name, words in (("pets/cat.zip", "no folder"), ("dead", "no folder"), ("loop", "check")):
+        says(partial(counted, tmp_path / name), words)
+    assert counted(tmp_path / "none")[1] == 1000
+
+
 def test_names_that_are_no_text(tmp_path, capsys):
     root = tmp_path / os.fsdecode(b"set\xff\n# folder:%")
     try: lay(root, "", classes=(BYTES, "-dog"), n=8)

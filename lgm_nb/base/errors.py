@@ -26,6 +26,7 @@ def refused(error):
     if error.filename is None: return f"The operating system refused something ({why})."
     name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
     help = {errno.ENAMETOOLONG: "choose a shorter path", errno.ENOENT: "check the path",
+            errno.ELOOP: "check the path",
             errno.ENOSPC: "make room"}.get(error.errno, "ask for permission, or give another path")
     return shown(f"{name}: {why}; {help}.")
 

@@ -21,7 +21,13 @@ from ..base.errors import UserError
 from ..base.files import told
 from ..base.names import shown, whole_path
 from .entries import IMAGE_SUFFIXES
-from .listing import list_folder, list_images, list_parts, split_parts
+from lgm_nb.data.listing import (
+    check_enough,
+    list_folder,
+    list_images,
+    list_parts,
+    split_parts,
+)
 from .reading import read_image, reason
 from .sets import ImageData, ImageSet, balanced_indices, split_off_test
 
@@ -68,9 +74,9 @@ def read_or_next(files, index, crop, smallest):
             return read_image(path, files.size, files.channels, crop,
                               smallest), [*tried, (path, None)]
         except Exception as error: tried.append((path, reason(error)))
-    raise UserError(f"none of the {len(tried)} images of the class "
-                    f"{shown(files.classes[files.labels[index]])} can be read, "
-                    f"the first is {shown(tried[0][0])} ({tried[0][1]}): repair or replace them.")
+    name = shown(files.classes[files.labels[index]])
+    raise UserError(f"no image of the class {name} can be read, of {len(tried)} that were tried: "
+                    f"the first is {shown(tried[0][0])} ({tried[0][1]}); repair or replace them.")
 
 # %% ../../nbs/data/folders.ipynb #c669b234
 def check_crop(crop, smallest, count):
@@ -224,6 +230,7 @@ def load_folder(path, image_size=28, channels=None, seed=0, limit=None, on_disk=
     unreadable, listings = Unreadable(), list_parts(path)
     sets = [FolderImages(one.paths, one.labels, one.classes, image_size, channels or 3, threads,
                          unreadable) for one in listings]
+    check_enough(listings, limit)
     if limit is not None: sets = [one.subset(balanced_indices(one.labels, limit)) for one in sets]
     folder, skipped = listed_in(listings), unreadable.skipped
     if not on_disk:

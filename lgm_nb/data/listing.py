@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['TRAIN', 'HELD_OUT', 'Listing', 'alike', 'check_classes', 'list_folder', 'list_images', 'holds', 'unwrapped',
-           'role_of', 'no_partner', 'check_part', 'split_parts', 'check_same_classes', 'left_out_above', 'list_parts']
+           'role_of', 'no_partner', 'check_part', 'split_parts', 'check_same_classes', 'left_out_above', 'list_parts',
+           'check_enough']
 
 # %% ../../nbs/data/listing.ipynb #8744de39
 import os
@@ -42,6 +43,8 @@ def check_classes(folder, classes, names, left_out):
     "Raise `UserError` for fewer than two classes, empty ones, and two that look the same."
     if len(classes) < 2:
         found = f"only one class folder ({shown(classes[0])})" if classes else "no class folder"
+        rest = LeftOut({kind: n for kind, n in left_out.items() if kind != "beside"})
+        if rest: found += f" ({rest.sentence(folder)[:-1]})"
         raise UserError(f"{shown(folder)} has {found}: put the images of each class, two classes "
                         "or more, into subfolders of their own.")
     if not all(names):
@@ -140,8 +143,8 @@ def check_part(folder, name):
     if holds(folder / name)[0] and not any(kind == "folder" for kind, _ in entries_of(folder
                                                                                       / name)):
         raise UserError(f"{shown(folder / name)} holds pictures and no class folders: sort them "
-                        "into one subfolder a class, as in every part of a split, or rename the "
-                        "folder if it is a class itself.")
+                        "into one subfolder a class, as in every part of a split, move the folder "
+                        "away, or rename it if it is a class itself.")
 
 
 def split_parts(path):
@@ -219,3 +222,21 @@ def list_parts(path, quiet=False):
     names = [os.path.relpath(part, root) for part in parts]
     if whole and not quiet: print_main(whole.sentence(root, names))
     return listings
+
+
+def check_enough(listings, limit=None):
+    """Raise `UserError` where test images will be split off, and a class has one picture, or would
+    have fewer than two of `limit`.
+    """
+    if len(listings) > 1: return
+    classes = listings[0].classes
+    counts = listings[0].labels.bincount(minlength=len(classes))
+    if counts.min() < 2:
+        small = os.path.join(listings[0].folder, classes[counts.argmin()])
+        raise UserError(f"the class folder {shown(small)} holds one picture and needs 2, one of "
+                        "them for testing: add some, or remove it.")
+    if limit is not None and limit < 2 * len(classes):
+        raise UserError(f"--data.limit {limit} leaves fewer than 2 pictures, one of them for "
+                        f"testing, to some of the {len(classes)} classes; write "
+                        f"{2 * len(classes)} or more.")
+

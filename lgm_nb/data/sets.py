@@ -94,8 +94,8 @@ def split_off_test(images, seed):
     for c, name in enumerate(images.classes):
         mine = (images.labels == c).nonzero()[:, 0]
         if len(mine) < 2:
-            raise UserError(f"the class {name} has {len(mine)} readable image(s) and needs 2, "
-                            "one of them for testing: add some.")
+            raise UserError(f"the class {name} has {len(mine)} images that can be read and needs "
+                            "2, one of them for testing: add some.")
         test[mine[draw.permutation(len(mine))[:max(1, round(len(mine) / 10))]]] = True
     return images.subset(~test), images.subset(test)
 

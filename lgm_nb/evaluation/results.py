@@ -117,7 +117,13 @@ def publish(run: Path, name: str = "fashion", readme: Path | None = None):
     if missing:
         raise UserError(f"{shown(run)} is no finished run ({', '.join(missing)} missing); run "
                         f"python -m lgm_nb.train --out {shown(run)} first.")
-    table, page = markdown_table(load_result(run)), None
+    result = load_result(run)
+    data = result["settings"]["data"]["name"]
+    if name == "fashion" and data not in ("fashion", "fashion-small"):
+        raise UserError(f"The table fashion is of Fashion-MNIST, and {shown(run)} is of "
+                        f"{shown(data)}; write another --name, and its two markers into a --readme "
+                        "of your own.")
+    table, page = markdown_table(result), None
     if readme or not installed():
         page = readme or data_folder().parent / "README.md"
         text = replace_between(page.read_text(encoding="utf-8"), f"table {name}", table)
@@ -126,6 +132,7 @@ def publish(run: Path, name: str = "fashion", readme: Path | None = None):
     if page is None:
         return print(f"There is no README.md of an installed package to write into:\n\n{table}")
     with written_beside(page) as beside: beside.write_text(text, encoding="utf-8")
+    print(f"{shown(page)} and {shown(folder)} are written.")
 
 
 def main():
