@@ -7,6 +7,7 @@ __all__ = ['IMAGE_FORMATS', 'WITHOUT_MARK', 'formats_for', 'open_picture', 'is_s
 # %% ../../nbs/data/reading.ipynb #23c178c7
 import math
 import os
+import stat
 from functools import lru_cache
 
 import numpy as np
@@ -79,8 +80,10 @@ def open_upright(path, least):
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides keep `least` pixels.
     """
-    if not os.path.isfile(path): raise OSError("not a file, or a link to nothing")
-    if not os.path.getsize(path): raise OSError("empty file")
+    try: found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError): raise OSError("a link to nothing") from None
+    if not stat.S_ISREG(found.st_mode): raise OSError("not a file")
+    if not found.st_size: raise OSError("empty file")
     try:
         with open_picture(path) as image:
             image.draft(None, (least, least))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..base.absent import reasons
 from ..base.errors import UserError
 from ..base.files import load_json
 from ..base.names import shown, whole_path
@@ -137,6 +138,8 @@ def distances_of(trained):
 def unmeasured(trained):
     "What is not shown for a run because it was not measured: a sentence, or an empty text."
     if distances_of(trained): return ""
+    if why := reasons(metrics_of(trained).get("lengths", {})):
+        return f"Quality against compute is left out. {' '.join(why)}"
     return (f"Quality against compute is left out: {shown(trained.folder)} holds no measured "
             "Frechet distances (metrics.json). The command of the run with --stage evaluate makes "
             "them, where there are 10 held-out images or more.")

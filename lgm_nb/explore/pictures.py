@@ -18,6 +18,7 @@ from ..base.errors import UserError
 from ..base.names import distinct
 from ..base.seeds import seed32
 from ..data.images import IMAGE_FORMATS, to_rgb
+from ..data.reading import reason
 from ..evaluation.metrics import psnr
 from ..evaluation.scorer import one_of_each
 from lgm_nb.explore.drawing import (
@@ -210,8 +211,9 @@ def read_upload(content, image_size, channels):
             picture.draft(None, (4 * image_size, 4 * image_size))
             square = ImageOps.fit(to_rgb(ImageOps.exif_transpose(picture)), size,
                                   Image.Resampling.LANCZOS)
-        except Exception:                                # a damaged file can fail in any way
-            raise UserError("This picture is damaged; save it again as .png or .jpg.") from None
+        except Exception as error:                       # a damaged file can fail in any way
+            raise UserError(f"This picture is damaged or of a rare kind ({reason(error)}); save "
+                            "it again as .png or .jpg.") from None
     return as_garment(np.array(square.convert("L" if channels == 1 else "RGB")), width, height)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..base.errors import UserError
-from ..base.files import load_json
+from ..base.files import load_json, told
 from ..base.names import shown, whole_path
 from .settings import comparable, flatten
 
@@ -82,6 +82,8 @@ def continues(settings):
     Work with other settings raises `UserError`, which names them. Writes nothing.
     """
     folder = Path(settings.out)
+    with told():
+        if folder.is_dir(): os.scandir(folder).close()  # a glob finds nothing where it may not look
     kinds = ("*.safetensors", "*.pt", "log.jsonl", "latents/*")
     begun = any(next(folder.glob(kind), None) for kind in kinds)
     if not begun or not (folder / "settings.json").exists(): return False

@@ -5,7 +5,6 @@ __all__ = ['KEPT_IN_BF16', 'ASSUMED_USE', 'pass_cost', 'tokenizer_cost', 'genera
            'matmul_rate', 'count_images', 'print_plan']
 
 # %% ../../nbs/training/planning.ipynb #ec365740
-import os
 import time
 import warnings
 from dataclasses import replace
@@ -16,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.distributed import batch_slice, world_size
 from ..base.names import shown, whole_path
-from ..data.folders import check_enough, list_parts
+from ..data.folders import list_parts
 from ..data.images import DATA_SIZES
 from ..generator import DiT
 from ..losses.terms import TokenizerLosses
@@ -160,19 +159,17 @@ def matmul_rate(device, precision="float32", size=None, seconds=0.4):
 def count_images(settings):
     """(training images, classes, a remark or None) of the data that settings name.
 
-    A folder that is not there counts as ImageNet-1k. `UserError` as of `load_folder`, as far as no
-    picture need be read.
+    A folder that is not there counts as ImageNet-1k.
     """
     name, limit = settings.data.name, settings.data.limit
     if name in DATA_SIZES:
         count, classes = DATA_SIZES[name]
         return min(count, limit or count), classes, None
     folder = whole_path(name.removeprefix("folder:"))
-    if not os.path.lexists(folder):
+    if not folder.is_dir():
         remark = f"{shown(folder)} is not there: counted as ImageNet-1k, {IMAGENET:,} images"
         return IMAGENET, 1000, f"{remark} of 1,000 classes."
-    held, *_ = listings = list_parts(folder)
-    check_enough(listings, limit)
+    held = list_parts(folder)[0]
     return min(len(held.paths), limit or len(held.paths)), len(held.classes), None
 
 
