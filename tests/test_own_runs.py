@@ -98,6 +98,13 @@ def run_of(tmp_path, kind):
     return make_run(tmp_path / "run", pictures, classes, **sizes)
 
 
+@pytest.fixture(autouse=True)
+def no_event_loop(monkeypatch):
+    "As in plain Python, where samples are drawn at once; the browser of other tests has a loop."
+    def none(): raise RuntimeError("no running event loop")
+    monkeypatch.setattr("asyncio.get_running_loop", none)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_explorers(tmp_path, kind):
     trained = load_weights(run_of(tmp_path, kind))

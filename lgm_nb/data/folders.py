@@ -217,7 +217,7 @@ def try_small_classes(files, most=3):
 
 @told()
 def load_folder(path, image_size=28, channels=None, seed=0, limit=None, on_disk=False,
-                threads=None):
+                threads=None, whole=True):
     """Anybody's own images, as `ImageData`: in memory, or as two `FolderImages` that stay on disk.
 
     path: of PATH/class/file, where a tenth of every class is held out for testing, drawn by `seed`,
@@ -225,7 +225,8 @@ def load_folder(path, image_size=28, channels=None, seed=0, limit=None, on_disk=
     most so many files of each listing, evenly over the classes. channels: 1 or 3, None means 3. In
     memory, unreadable files are dropped at once and listed in `skipped`; on disk, `skipped` grows
     while files are read. What is no picture is counted in `left_out`. Raises `UserError` for a
-    wrong layout, a class of which no image can be read, and two parts with different classes.
+    wrong layout, two parts with different classes, and a class of which no image can be read
+    (unless whole is False: for looking at what is left).
     """
     unreadable, listings = Unreadable(), list_parts(path)
     sets = [FolderImages(one.paths, one.labels, one.classes, image_size, channels or 3, threads,
@@ -239,9 +240,9 @@ def load_folder(path, image_size=28, channels=None, seed=0, limit=None, on_disk=
                 for one in sets]
         skipped = [one for _, failed in read for one in failed]
         report_skipped(folder, skipped, total)
-        for files, one in zip(sets, read): check_classes_left(files, *one)
+        for files, one in zip(sets, read) if whole else (): check_classes_left(files, *one)
         sets = [images for images, _ in read]
     train, test = sets if len(sets) == 2 else split_off_test(sets[0], seed)
-    for files in (train, test) if on_disk else (): try_small_classes(files)
+    for files in (train, test) if on_disk and whole else (): try_small_classes(files)
     source = f"images in {shown(folder)}, {len(train):,} train / {len(test):,} test"
     return ImageData(f"folder:{path}", source, train, test, skipped, listings[0].left_out)

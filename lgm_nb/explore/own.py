@@ -16,7 +16,7 @@ from ..base.absent import reasons
 from ..base.errors import UserError
 from ..base.files import load_json
 from ..base.names import shown, whole_path
-from ..data.folders import read_files
+from ..data.folders import load_folder, read_files
 from ..data.images import ImageSet, balanced_indices, data_folder, find_fashion, load_data
 from ..evaluation.scorer import pixels
 from ..weights import psnr_everywhere
@@ -72,7 +72,7 @@ def load_pictures(trained):
     if d.name in ("fashion", "fashion-small"): return fashion_of(trained, size, channels)
     place = place_of(trained)
     if not d.name.startswith("folder:"): return load_data(d.name, size, place, channels)
-    return load_data(f"folder:{place}", size, None, channels, limit=d.limit, on_disk=d.on_disk)
+    return load_folder(place, size, channels, limit=d.limit, on_disk=d.on_disk, whole=False)
 
 
 def in_memory(images, most=2000):

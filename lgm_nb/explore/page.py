@@ -210,7 +210,7 @@ def check_targets(html, animation):
         raise UserError("Nothing to write; give --html FILE, --animation FILE or both.")
     if animation is not None and animation.suffix.lower() not in FORMATS:
         raise UserError(f"{animation} is no kind of film; end its name with {', '.join(FORMATS)}.")
-    if html is not None and html.exists() and html.suffix.lower() not in (".html", ".htm"):
+    if html is not None and html.is_file() and html.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{shown(html)} is there and no page; write a new name for --html, or one "
                         "that ends with .html.")
     if html is not None and animation is not None and html.absolute() == animation.absolute():
