@@ -160,7 +160,7 @@ def inception(tmp_path_factory):
 
 @pytest.mark.parametrize("name, more, scores",
                          [("reconstruct", ("--images", 10, "--no-lpips"), ("psnr", "ssim", "rfid")),
-                                                ("generate", ("--samples", 10, "--points", 3),
+                                                ("generate", ("--samples", 20, "--points", 3),
                                                  ("fid", "sfid", "inception_score", "precision",
                                                   "recall"))])
 def test_numbers_of_papers(finished, photographs, inception, tmp_path, name, more, scores):

@@ -166,9 +166,9 @@ def split_parts(path):
             return [folder]
         for some in (train, [name for name in held if roles[name] == roles[held[0]]]):
             if len(some) > 1:
-                raise UserError(f"{shown(folder)} holds {' and '.join(map(shown, some))}, and it "
-                                "is not clear which part of the split is meant: rename or move "
-                                "one.")
+                both = ' and '.join(map(shown, sorted(some)))
+                raise UserError(f"{shown(folder)} holds {both}, and it is not clear which part of "
+                                "the split is meant: rename or move one.")
         parts = [train[0], held[0]]
         for name in parts: check_part(folder, name)
         return [unwrapped(folder / name) for name in parts]

@@ -5,6 +5,7 @@ __all__ = ['KEPT_IN_BF16', 'ASSUMED_USE', 'pass_cost', 'tokenizer_cost', 'genera
            'matmul_rate', 'count_images', 'print_plan']
 
 # %% ../../nbs/training/planning.ipynb #ec365740
+import os
 import time
 import warnings
 from dataclasses import replace
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.distributed import batch_slice, world_size
 from ..base.names import shown, whole_path
-from ..data.folders import list_parts
+from ..data.folders import check_enough, list_parts
 from ..data.images import DATA_SIZES
 from ..generator import DiT
 from ..losses.terms import TokenizerLosses
@@ -159,17 +160,19 @@ def matmul_rate(device, precision="float32", size=None, seconds=0.4):
 def count_images(settings):
     """(training images, classes, a remark or None) of the data that settings name.
 
-    A folder that is not there counts as ImageNet-1k.
+    A folder that is not there counts as ImageNet-1k. `UserError` as of `load_folder`, as far as no
+    picture need be read.
     """
     name, limit = settings.data.name, settings.data.limit
     if name in DATA_SIZES:
         count, classes = DATA_SIZES[name]
         return min(count, limit or count), classes, None
     folder = whole_path(name.removeprefix("folder:"))
-    if not folder.is_dir():
+    if not os.path.lexists(folder):
         remark = f"{shown(folder)} is not there: counted as ImageNet-1k, {IMAGENET:,} images"
         return IMAGENET, 1000, f"{remark} of 1,000 classes."
-    held = list_parts(folder)[0]
+    held, *_ = listings = list_parts(folder)
+    check_enough(listings, limit)
     return min(len(held.paths), limit or len(held.paths)), len(held.classes), None
 
 
