@@ -114,7 +114,7 @@ def dry_run(settings, device):
         print("pretrained networks to be fetched when training begins (or put into "
               f"--weights-dir): {', '.join(wanted)}")
 
-
+# %% ../nbs/method/08_training.ipynb #a6e5139f
 PATHS = ("--out", "--init", "--weights-dir", "--data.dir")  # an empty one would be this folder
 
 

@@ -24,7 +24,7 @@ from .absent import valid
 from .errors import UserError, refused
 from .names import shown, whole_path
 
-
+# %% ../../nbs/base/files.ipynb #8dfd3a05
 @contextmanager
 def told():
     """Inside the block, or in a function below it as `@told()`, what the operating system refuses
@@ -98,7 +98,7 @@ def written_beside(path):
     finally:
         with suppress(OSError): temporary.unlink(missing_ok=True)
 
-
+# %% ../../nbs/base/files.ipynb #edd5c1db
 def check_target(path, example="results.json"):
     """Raises `UserError` when a file to be written, `path`, is a folder or lies where nothing can
     be written.

@@ -177,7 +177,7 @@ def listed_in(listings):
     if len(listings) == 1: return listings[0].folder
     return Path(os.path.commonpath([listing.folder for listing in listings]))
 
-
+# %% ../../nbs/data/folders.ipynb #18ad6cc4
 def report_skipped(folder, skipped, total):
     """One printed line for files that cannot be read; UserError when they are more than 1 % of
     `total`.
@@ -214,7 +214,7 @@ def try_small_classes(files, most=3):
     few = first[(counts > 0) & (counts <= most)] if len(order) else first[:0]
     for part in few.split(64): files.load(part)
 
-
+# %% ../../nbs/data/folders.ipynb #a57040b7
 @told()
 def load_folder(path, image_size=28, channels=None, seed=0, limit=None, on_disk=False,
                 threads=None, whole=True):

@@ -38,7 +38,7 @@ def alike(name):
     "What names that look the same have in common: accents stored in one way, no capitals."
     return unicodedata.normalize("NFC", name).casefold()
 
-
+# %% ../../nbs/data/listing.ipynb #cc96ec89
 def check_classes(folder, classes, names, left_out):
     "Raise `UserError` for fewer than two classes, empty ones, and two that look the same."
     if len(classes) < 2:
@@ -100,7 +100,7 @@ def holds(folder):
         if kind == "folder": subfolders.append(name)
     return False, sorted(subfolders)
 
-
+# %% ../../nbs/data/listing.ipynb #172b2760
 def unwrapped(folder):
     "The folder, or the one in it where that is all it holds, and so on."
     seen = set()
@@ -137,7 +137,7 @@ def no_partner(folder, names, roles):
                     "split train and val, or give the folder whose subfolders are the classes, "
                     f"such as {shown(folder / lone[0])}.")
 
-
+# %% ../../nbs/data/listing.ipynb #7cff6503
 def check_part(folder, name):
     "Raise `UserError` for a part of a split that holds pictures and no class folders."
     if holds(folder / name)[0] and not any(kind == "folder" for kind, _ in entries_of(folder
@@ -201,7 +201,7 @@ def left_out_above(root, parts):
             if kind: left_out.note(kind, os.path.relpath(place / name, root))
     return left_out
 
-
+# %% ../../nbs/data/listing.ipynb #89990e5a
 def list_parts(path, quiet=False):
     """The `Listing` of each of `split_parts`; `UserError` when they have different classes.
 
@@ -239,4 +239,3 @@ def check_enough(listings, limit=None):
         raise UserError(f"--data.limit {limit} leaves fewer than 2 pictures, one of them for "
                         f"testing, to some of the {len(classes)} classes; write "
                         f"{2 * len(classes)} or more.")
-

@@ -94,7 +94,7 @@ def augment(x, generator):
     top, left = torch.randint(0, 3, (2,), generator=generator).tolist()
     return x[:, :, top:top + x.shape[2] - 2, left:left + x.shape[3] - 2]
 
-
+# %% ../../nbs/evaluation/features.ipynb #d6b32d83
 def train_feature_network(images, labels, settings=None, on_epoch=None):
     """Train a FeatureNetwork; returns (network in eval mode, loss of every step as a list).
 
@@ -248,7 +248,7 @@ def make_feature_network(settings, out, command):
     save_feature_network(network, out, record)
     return record
 
-
+# %% ../../nbs/evaluation/features.ipynb #6e6b6151
 @whole_paths
 def train_command(settings: FeatureSettings, out: Path | None = None):
     """Train the feature network and write its weights, with the recipe as JSON beside them.

@@ -35,7 +35,7 @@ COLUMNS = (("K", "K", "{K}"), ("PSNR (dB)", "psnr", "{psnr:.2f}"),
            ("GFLOPs/image", "gflops_per_image", "{gflops_per_image:.2f}"),
            ("images/s", "images_per_second", "{images_per_second:.1f}"))
 
-
+# %% ../../nbs/evaluation/results.ipynb #87e5c665
 def load_result(run="fashion"):
     """The records of a published run (by name) or of a run folder (by path): metrics, timing,
     environment and settings.

@@ -195,7 +195,7 @@ def opened(content):
                         f"choose one of at most {LARGEST / 1e6:.0f} million.")
     return picture
 
-
+# %% ../../nbs/explore/pictures.ipynb #4a48931a
 def read_upload(content, image_size, channels):
     """An uploaded picture (bytes) as (image (1, channels, H, W) in [-1, 1], words: what was done).
 
