@@ -78,9 +78,11 @@ def helps():
 
 
 def train_shipped():
-    "A run on the shipped data."
+    "The plan of the default run; a run on the shipped data; one that starts from it."
+    command("train", "--dry-run")
     command("train", *TINY, "--data.limit", "100", "--out", "run")
     assert json.loads(Path("run/metrics.json").read_text())["lengths"]
+    command("train", *TINY, "--data.limit", "100", "--init", "run", "--out", "on")
 
 
 def train_folder():
