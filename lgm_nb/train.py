@@ -108,9 +108,8 @@ def dry_run(settings, device):
         else: check_measuring(settings, 10, fetch=False)
     needed = needed_weights(settings.losses, settings.tokenizer_training.encoder_start)
     wanted = [name for name in needed if find_weights(settings.weights_dir, name) is None]
-    if rank(): return
-    print_plan(settings, device)
-    if wanted:
+    in_main(lambda: print_plan(settings, device))
+    if wanted and rank() == 0:
         print("pretrained networks to be fetched when training begins (or put into "
               f"--weights-dir): {', '.join(wanted)}")
 
@@ -159,8 +158,8 @@ def main(arguments=None):
     def command():
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         device = pick_device(settings.device)
-        if settings.dry_run: return dry_run(settings, device)
-        if (done := Run.finished(settings)) is None: run_stages(settings)
+        if settings.dry_run: dry_run(settings, device)
+        elif (done := Run.finished(settings)) is None: run_stages(settings)
         else:
             print_main(f"{shown(settings.out)} is finished; delete it or choose another --out to "
                        "train again.")

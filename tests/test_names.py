@@ -142,11 +142,13 @@ def test_a_font_of_the_machine_is_found(tmp_path, monkeypatch):
     assert fig.axes[0].get_title() == "\u732b"
 
 
+@pytest.mark.parametrize("dpi", [72, 90, 100, 144, 200])
 @pytest.mark.parametrize("count", [1, 2, 10])
-def test_labels_stay_in_their_place(count):
+def test_labels_stay_in_their_place(count, dpi):
     long = ["W" * 255, "\u732b" * 80, "$" * 255, "i" * 255, "_" * 255] * 2
     fig = show_grid([torch.zeros(count, 1, 8, 8)] * 2, ["r" * 255, BYTES * 60], long[:count],
                     title="t" * 255)
+    fig.set_dpi(dpi)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fig.canvas.draw()

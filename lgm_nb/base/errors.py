@@ -40,7 +40,7 @@ def exit_status(command):
     try: command()
     except (UserError, OSError) as error:
         # of several processes number 0 speaks first, and the launcher ends the others
-        if os.environ.get("RANK", "0") != "0": time.sleep(3)
+        if os.environ.get("RANK", "0") != "0": time.sleep(10)
         said = error if isinstance(error, UserError) else refused(error)
         print(f"error: {said}", file=sys.stderr)
         return 2
