@@ -4,7 +4,8 @@
 __all__ = ['KINDS', 'PRODUCTS', 'COPIES', 'NO_WORK', 'kind_of', 'own_times', 'shares', 'begin_profile', 'profile_training',
            'profile_sampling']
 
-# %% ../nbs/bench_profile.ipynb #e4477afb
+# %% ../nbs/bench_profile.ipynb #dbe34c0f
+import os
 import time
 from collections import Counter
 
@@ -14,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from .bench_steps import CASE, autocast, random_patterns, ready_model, training_seconds, wait
 from .flow import sample
 
-# %% ../nbs/bench_profile.ipynb #58f92958
+# %% ../nbs/bench_profile.ipynb #1bce7089
 KINDS = ("matrix products", "attention", "norms and elementwise", "optimiser", "averages", "copies",
          "Python and other")
 PRODUCTS = ("mm", "addmm", "linear", "matmul", "_linear_pointwise", "mkldnn_linear", "conv2d",
@@ -40,7 +41,7 @@ def kind_of(name, callers=()):
         return "Python and other"
     return "norms and elementwise"
 
-# %% ../nbs/bench_profile.ipynb #ce61dd3a
+# %% ../nbs/bench_profile.ipynb #fed4cf59
 def own_times(events, cuda=False):
     "Seconds of each kind (without what the clock alone sees) in a list of profiler events."
     found = Counter()
@@ -72,13 +73,14 @@ def shares(profiler, seconds, steps, device):
 
 def begin_profile(device):
     "A profiler, started."
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks about itself
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     wait(device)
     profiler = profile(activities=kinds, acc_events=True)
     profiler.start()
     return profiler
 
-# %% ../nbs/bench_profile.ipynb #f76698bb
+# %% ../nbs/bench_profile.ipynb #cbd5d29f
 def profile_training(case, device):
     "The profile (see `shares`) of training steps at the first length of a case."
     c, held = CASE | case, {}

@@ -4,7 +4,7 @@
 __all__ = ['CHILD', 'BROUGHT', 'RUN', 'FORMS', 'measure_one', 'serve', 'check_version', 'Version', 'comparisons', 'heading',
            'compare_row', 'compare', 'comparison_line']
 
-# %% ../nbs/bench_versions.ipynb #1c7b1913
+# %% ../nbs/bench_versions.ipynb #37ce6d77
 import json
 import os
 import statistics
@@ -21,7 +21,6 @@ from .base.distributed import pick_device
 from .base.errors import UserError
 from .base.files import save_json
 from .base.names import shown
-from .bench_cells import spread
 from .bench_peers import network_seconds
 from .bench_profile import profile_sampling, profile_training
 from lgm_nb.bench_steps import (
@@ -29,12 +28,13 @@ from lgm_nb.bench_steps import (
     forward_seconds,
     machine,
     sampling_seconds,
+    spread,
     tokenizer_seconds,
     training_seconds,
 )
 from .training.runs import environment
 
-# %% ../nbs/bench_versions.ipynb #3a794f0e
+# %% ../nbs/bench_versions.ipynb #6791db43
 CHILD = """
 import importlib.util, json, sys
 import lgm_nb
@@ -72,7 +72,7 @@ def serve(kind):
                           else f"{type(error).__name__}: {text}")
         print(json.dumps(answer), file=out, flush=True)
 
-# %% ../nbs/bench_versions.ipynb #3dccdddb
+# %% ../nbs/bench_versions.ipynb #cdc7748b
 def check_version(folder):
     "The folder of an earlier version, or a `UserError` where there is none."
     folder = Path(folder)
@@ -119,7 +119,7 @@ class Version:
             self.process.stdin.close()
             self.process.stdout.close()
 
-# %% ../nbs/bench_versions.ipynb #665da317
+# %% ../nbs/bench_versions.ipynb #b2476618
 RUN = dict(width=128, batch=32, lengths=(64, 32, 16, 8), rounds=4, warmup=2)
 FORMS = (("float32", False), ("bf16", False), ("bf16", True))
 
@@ -149,7 +149,7 @@ def heading(row):
         map(str, c["lengths"]))
     return f"{name}{size}{form}"
 
-# %% ../nbs/bench_versions.ipynb #6ba76905
+# %% ../nbs/bench_versions.ipynb #89a3b8ee
 def compare_row(row, versions, ends):
     "The row with what all its versions answered, turn by turn; the first turn warms up as well."
     answers = {who: [] for who in row["who"]}
@@ -200,7 +200,7 @@ def compare(old, out, minutes=9.0, device="cpu", rows=None):
     save_json(out, table)
     return table
 
-# %% ../nbs/bench_versions.ipynb #e8db971a
+# %% ../nbs/bench_versions.ipynb #186f27a7
 def comparison_line(row):
     "A row of the comparison, in one line."
     if row["state"] != "measured": return f"{heading(row)}: {row['state']}: {row['remark']}"

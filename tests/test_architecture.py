@@ -16,7 +16,9 @@ PROJECT = Path(__file__).parent.parent
 PACKAGE = PROJECT / "lgm_nb"
 METHOD = ("merging", "truncation", "quantizer", "tokenizer", "generator", "flow")
 FLOORS = (("base",), METHOD, ("data", "losses"), ("training",), ("evaluation",),
-          ("train", "weights", "forms", "bench", "bench_cells", "bench_data"),
+          ("train", "weights", "forms", "bench", "bench_cells", "bench_data", "bench_networks",
+           "bench_parts", "bench_peers", "bench_plan", "bench_profile", "bench_steps",
+           "bench_versions"),
           ("release", "explore"))
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = {".".join(path.relative_to(PROJECT).with_suffix("").parts): path
