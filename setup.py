@@ -29,5 +29,5 @@ setup(
     package_data={"lgm_nb.explore": ["static/*"], "lgm_nb._data": DATA},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "bench")},
 )

@@ -4,6 +4,7 @@
 __all__ = ['table_line', 'print_table', 'work', 'process', 'bench', 'command', 'load_before', 'main']
 
 # %% ../nbs/bench.ipynb #6e81c252
+import getpass
 import os
 import signal
 import subprocess
@@ -79,11 +80,12 @@ def process(path, seconds):
     """
     code = "import sys; from lgm_nb.bench import work; sys.exit(0 if work(sys.argv[1]) else 3)"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        places = dict(TMPDIR=folder, TORCHINDUCTOR_CACHE_DIR=f"{folder}/compiled",
-                      TRITON_CACHE_DIR=f"{folder}/triton")
+        # what was compiled is kept for the next time, as in training
+        kept = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}"
+        places = {"TORCHINDUCTOR_CACHE_DIR": kept} | os.environ | dict(TMPDIR=folder)
         try:
             done = subprocess.run([sys.executable, "-c", code, str(path)],
-                                  env=os.environ | places, timeout=seconds)
+                                  env=places, timeout=seconds)
             return f"the process ended with status {done.returncode}"
         except subprocess.TimeoutExpired: return "the time was up"
 

@@ -5,7 +5,7 @@ __all__ = ['step_gflops', 'with_shares', 'peak_memory', 'measure_steps', 'tell_s
            'measure_sampling', 'tell_sampling', 'measure_tokenizer', 'tell_tokenizer', 'measure_reading',
            'tell_reading', 'measure_profile', 'tell_profile']
 
-# %% ../nbs/bench_networks.ipynb #ba4248c2
+# %% ../nbs/bench_networks.ipynb #e6deece0
 import time
 
 import torch
@@ -33,7 +33,7 @@ from .training.pipeline import load_run
 from .training.planning import pass_cost
 from .training.stages import speed_up
 
-# %% ../nbs/bench_networks.ipynb #6fc80c39
+# %% ../nbs/bench_networks.ipynb #b4a85172
 def step_gflops(case, K, device):
     "GFLOPs for one latent of K tokens: {forward, training}."
     c, s = CASE | case, settings_of(case, device)
@@ -62,7 +62,7 @@ def with_shares(times, gflops, batch, rate):
         found[K]["operation_ratio"] = gflops[K] / gflops[longest]
     return found
 
-# %% ../nbs/bench_networks.ipynb #4ea25f38
+# %% ../nbs/bench_networks.ipynb #20844134
 def peak_memory(device):
     "Most memory (GB) in use on a GPU since it was asked last; None on a CPU."
     if device.type != "cuda": return None
@@ -104,7 +104,7 @@ def tell_steps(c):
                      for what in ("training", "forward") if what in c) + (
         f"; {c['graphs']} graphs for {len(c['case']['lengths'])} lengths" if c["compile"] else "")
 
-# %% ../nbs/bench_networks.ipynb #bbaf5296
+# %% ../nbs/bench_networks.ipynb #3522d0e2
 def measure_peers(cell, plan, device):
     "Seconds of ours and of the peers, forward and training, and how many times as long ours takes."
     case, parts, left_out, facts = dict(cell["case"]), {}, {}, {}
@@ -128,7 +128,7 @@ def tell_peers(c):
         f"{r['median']:.2f} times {name}" for part in c[what].values()
         for name, r in part["ours_over"].items()) for what in ("training", "forward"))
 
-# %% ../nbs/bench_networks.ipynb #468b7e6b
+# %% ../nbs/bench_networks.ipynb #ec3845f9
 def shipped(cell, device):
     "(tokenizer, generator, latents, settings with a cell's precision) of the shipped weights."
     tokenizer, generator, latents, s = load_run(data_folder() / "weights", device)
@@ -185,7 +185,7 @@ def tell_tokenizer(c):
     return ", ".join(f"{name} {speed:,.0f} images/s" for name, speed in
                      c["images_per_second"].items())
 
-# %% ../nbs/bench_networks.ipynb #79b3b5d6
+# %% ../nbs/bench_networks.ipynb #1cb45dec
 def measure_reading(cell, plan, device):
     "Latents and pictures read a second: see `lgm_nb.bench_data`."
     latents = measure_shards(cell["tokens"], cell["channels"], cell["files"], repeats=3)

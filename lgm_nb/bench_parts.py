@@ -4,7 +4,7 @@
 __all__ = ['FORMS', 'with_threads', 'measure_rates', 'tell_rates', 'again_by_sklearn', 'measure_patterns', 'tell_patterns',
            'masked', 'folded', 'plain', 'attention_ways', 'measure_attention', 'tell_attention']
 
-# %% ../nbs/bench_parts.ipynb #68154345
+# %% ../nbs/bench_parts.ipynb #fc90c7ef
 import statistics
 from functools import partial
 from importlib.util import find_spec
@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from .bench_steps import alternate, spread, tokenizer_seconds
-from .generator import Attention
+from .generator import Attention, attend
 from .merging import LearnableGlobalMerging, MergeTree
 
-# %% ../nbs/bench_parts.ipynb #32859085
+# %% ../nbs/bench_parts.ipynb #852091cc
 def with_threads(count, work):
     "work(), with `count` threads in every operation."
     before = torch.get_num_threads()
@@ -56,7 +56,7 @@ def tell_rates(c):
     return "; ".join(f"{p}, {name}: {1000 * r['median']:,.0f} GFLOP/s"
                      for p, rates in c["rates"].items() for name, r in rates.items())
 
-# %% ../nbs/bench_parts.ipynb #13e8d9e8
+# %% ../nbs/bench_parts.ipynb #e4c4b737
 def again_by_sklearn(similarity, K, blocks):
     "Labels of K clusters as scikit-learn finds them, K/blocks in each block: a fresh clustering."
     from sklearn.cluster import AgglomerativeClustering
@@ -112,7 +112,7 @@ def tell_patterns(c):
     return (f"{'; '.join(map(part, c['tables']))}; one pattern {t['share']:.2%} of a training step "
             f"at N = {t['tokens']}")
 
-# %% ../nbs/bench_parts.ipynb #edb01857
+# %% ../nbs/bench_parts.ipynb #0441036b
 def masked(q, k, v, log_sizes):
     "Attention (B, heads, K, d) with cluster sizes (K,) as an additive mask."
     return F.scaled_dot_product_attention(q, k, v,
@@ -137,12 +137,12 @@ def plain(q, k, v, log_sizes):
     return F.scaled_dot_product_attention(q, k, v)
 
 
-FORMS = dict(plain=plain, masked=masked, folded=folded)
+FORMS = dict(plain=plain, masked=masked, folded=folded, attend=attend)
 
-# %% ../nbs/bench_parts.ipynb #2f8f5ae7
+# %% ../nbs/bench_parts.ipynb #7febaf21
 def attention_ways(shape, cell, device):
     """({name: function of a forward or, with `learn`, forward and backward pass}, largest
-    difference of folded and masked) at shape (batch, heads, K, d).
+    difference of `attend` and the mask) at shape (batch, heads, K, d).
     """
     batch, heads, K, d = shape
     dtype = torch.bfloat16 if cell["precision"] == "bf16" else torch.float32
@@ -167,7 +167,7 @@ def attention_ways(shape, cell, device):
         torch.autograd.grad(out, inputs, torch.ones_like(out))
     ways = {name: lambda f=f: run(f, (q, k, v)) for name, f in sdpa.items()}
     ways |= {name: lambda f=f: run(f, parameters) for name, f in layers.items()}
-    with torch.no_grad(): gap = (sdpa["masked"]() - sdpa["folded"]()).abs().max().item()
+    with torch.no_grad(): gap = (sdpa["masked"]() - sdpa["attend"]()).abs().max().item()
     return ways, gap
 
 
@@ -180,6 +180,7 @@ def measure_attention(cell, plan, device):
         def ratio(a, b): return spread([x / y for x, y in zip(times[a], times[b])])
         rows.append(dict(shape=shape, difference=gap, ratios=dict(
             masked=ratio("masked", "plain"), folded=ratio("folded", "plain"),
+            attend=ratio("attend", "plain"),
             layer=ratio("layer with sizes", "layer without sizes")),
             seconds={name: spread(t) for name, t in times.items()}))
     return dict(rows=rows)
@@ -188,6 +189,6 @@ def measure_attention(cell, plan, device):
 def tell_attention(c):
     "What the sizes cost, in one line: medians over the shapes."
     def middle(name): return statistics.median(r["ratios"][name]["median"] for r in c["rows"])
-    return (f"against plain: masked {middle('masked'):.2f}, folded {middle('folded'):.2f}; the "
-            f"layer with sizes against without {middle('layer'):.2f}; difference at most "
-            f"{max(r['difference'] for r in c['rows']):.1e}")
+    return (f"against plain: masked {middle('masked'):.2f}, folded {middle('folded'):.2f}, attend "
+            f"{middle('attend'):.2f}; the layer with sizes against without {middle('layer'):.2f}; "
+            f"difference at most {max(r['difference'] for r in c['rows']):.1e}")

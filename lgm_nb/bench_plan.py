@@ -4,7 +4,7 @@
 __all__ = ['MEASURES', 'LAPTOP', 'PAPER', 'WIDTHS', 'EAGER', 'HALF', 'COMPILED', 'cell', 'title', 'steps_cell', 'paper_cell',
            'attention_cell', 'full_scale', 'cpu_cells', 'gpu_cells', 'cells']
 
-# %% ../nbs/bench_plan.ipynb #fe9b1f86
+# %% ../nbs/bench_plan.ipynb #846ac5f7
 from .bench_cells import LENGTHS, measure_training, needed, tell_training
 from lgm_nb.bench_networks import (
     measure_peers,
@@ -29,7 +29,7 @@ from lgm_nb.bench_parts import (
     tell_rates,
 )
 
-# %% ../nbs/bench_plan.ipynb #659cfe96
+# %% ../nbs/bench_plan.ipynb #c1e7883a
 MEASURES = dict(rates=(measure_rates, tell_rates), patterns=(measure_patterns, tell_patterns),
                 attention=(measure_attention, tell_attention), steps=(measure_steps, tell_steps),
                 peers=(measure_peers, tell_peers), sampling=(measure_sampling, tell_sampling),
@@ -54,7 +54,7 @@ def title(c):
     form = "" if c["measure"] == "rates" else f", {c['precision']}{', compiled' * c['compile']}"
     return " ".join([c["measure"], *filter(None, parts)]) + form
 
-# %% ../nbs/bench_plan.ipynb #5d54bac0
+# %% ../nbs/bench_plan.ipynb #dd84ff5b
 LAPTOP = dict(batch=64, tokens=64, lengths=(64, 32, 16, 8))
 PAPER = dict(tokens=256, channels=32, lengths=(256, 128, 64, 32), classes=1000, optimiser="adamw")
 # width, heads and blocks on a CPU
@@ -95,27 +95,27 @@ def full_scale(formats, gpu):
     for row in rows: row["needs"] = needed(row, "gpu" if gpu else "cpu")
     return rows
 
-# %% ../nbs/bench_plan.ipynb #6733a8e4
+# %% ../nbs/bench_plan.ipynb #c38afd2d
 def cpu_cells():
     "The cells on a CPU, most important first."
     shapes = [(64, 4, K, d) for K in (16, 32) for d in (32, 64, 72)]
-    peers, run = dict(width=256, batch=64, rounds=4, warmup=2), LAPTOP | dict(width=128)
-    def peer(form, needs): return cell("peers", *form, needs=needs, case=peers, seconds=6.0)
+    peers, run = dict(width=256, batch=64, rounds=4, warmup=1), LAPTOP | dict(width=128)
+    def peer(form, needs): return cell("peers", *form, needs=needs, case=peers, seconds=4.0)
     profiles = [cell("profile", *COMPILED, needs=20, what=what,
                      case=run | dict(lengths=(K,), rounds=4, warmup=3))
                 for what in ("training", "sampling") for K in (64, 8)]
-    sampling = dict(batches=(20, 100), points=9)
+    sampling = dict(batches=(20, 100), points=9, seconds=8.0)
     return [
         cell("rates", seconds=8.0),
         peer(EAGER, 25), steps_cell(256, EAGER), peer(HALF, 15),
         cell("patterns", needs=15, tokens=(64, 256), seconds=2.0, rounds=6, settings=dict(
             tokens=256, patch=2)),
         *(attention_cell(form, learn, shapes) for form in (EAGER, HALF) for learn in (True, False)),
-        cell("sampling", *EAGER, needs=15, seconds=10.0, **sampling),
+        cell("sampling", *EAGER, needs=15, **sampling),
         peer(COMPILED, 60), steps_cell(256, COMPILED, 80), *(
             paper_cell("base", form) for form in (EAGER, HALF)),
         steps_cell(128, COMPILED, 80),
-        cell("sampling", *COMPILED, needs=45, seconds=8.0, **sampling),
+        cell("sampling", *COMPILED, needs=45, **sampling | dict(batches=(100,))),
         *profiles, steps_cell(128, EAGER), steps_cell(256, HALF), steps_cell(128, HALF),
         *(cell("tokenizer", *form, needs=6, batch=100, seconds=2.0) for form in (EAGER, HALF)),
         cell("reading", needs=20, tokens=64, channels=8, files=4),

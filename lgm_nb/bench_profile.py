@@ -4,7 +4,7 @@
 __all__ = ['KINDS', 'PRODUCTS', 'COPIES', 'NO_WORK', 'kind_of', 'own_times', 'shares', 'begin_profile', 'profile_training',
            'profile_sampling']
 
-# %% ../nbs/bench_profile.ipynb #dbe34c0f
+# %% ../nbs/bench_profile.ipynb #453a11da
 import os
 import time
 from collections import Counter
@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from .bench_steps import CASE, autocast, random_patterns, ready_model, training_seconds, wait
 from .flow import sample
 
-# %% ../nbs/bench_profile.ipynb #1bce7089
+# %% ../nbs/bench_profile.ipynb #cc505e2f
 KINDS = ("matrix products", "attention", "norms and elementwise", "optimiser", "averages", "copies",
          "Python and other")
 PRODUCTS = ("mm", "addmm", "linear", "matmul", "_linear_pointwise", "mkldnn_linear", "conv2d",
@@ -30,7 +30,8 @@ def kind_of(name, callers=()):
     line, short = (name, *callers), name.split("::")[-1].split(".")[0]
     if any("Optimizer." in n for n in line): return "optimiser"
     if any("scaled_dot_product" in n or "attention" in n for n in line): return "attention"
-    if short in ("bmm", "baddbmm"): return "attention"  # batched: nothing else in a block is
+    # batched products, and the softmax: nothing else in a block has them
+    if short in ("bmm", "baddbmm") or "softmax" in short: return "attention"
     if short in PRODUCTS: return "matrix products"
     if "lerp" in short: return "averages"
     # outside of an optimiser only the clipping of gradients
@@ -41,7 +42,7 @@ def kind_of(name, callers=()):
         return "Python and other"
     return "norms and elementwise"
 
-# %% ../nbs/bench_profile.ipynb #fed4cf59
+# %% ../nbs/bench_profile.ipynb #f65df729
 def own_times(events, cuda=False):
     "Seconds of each kind (without what the clock alone sees) in a list of profiler events."
     found = Counter()
@@ -80,7 +81,7 @@ def begin_profile(device):
     profiler.start()
     return profiler
 
-# %% ../nbs/bench_profile.ipynb #cbd5d29f
+# %% ../nbs/bench_profile.ipynb #1632756d
 def profile_training(case, device):
     "The profile (see `shares`) of training steps at the first length of a case."
     c, held = CASE | case, {}

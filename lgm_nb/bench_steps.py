@@ -5,7 +5,7 @@ __all__ = ['CASE', 'wait', 'alternate', 'spread', 'machine', 'settings_of', 'ran
            'ClockedLatents', 'ClockedImages', 'clocked_steps', 'training_seconds', 'tokenizer_seconds', 'ready_model',
            'autocast', 'forward_seconds', 'sampling_seconds']
 
-# %% ../nbs/bench_steps.ipynb #63e186f9
+# %% ../nbs/bench_steps.ipynb #801e45ed
 import io
 import platform
 import subprocess
@@ -27,7 +27,7 @@ from .training.runs import Run
 from .training.settings import Settings
 from .training.stages import speed_up, train_generator, train_tokenizer
 
-# %% ../nbs/bench_steps.ipynb #5009ef17
+# %% ../nbs/bench_steps.ipynb #f1ccdf4b
 def wait(device):
     "Return when a device has done all that it was asked to."
     if device.type == "cuda": torch.cuda.synchronize(device)
@@ -58,7 +58,7 @@ def spread(seconds):
     low, median, high = torch.tensor(seconds, dtype=torch.double).quantile(shares).tolist()
     return dict(low=low, median=median, high=high, count=len(seconds))
 
-# %% ../nbs/bench_steps.ipynb #d44e9782
+# %% ../nbs/bench_steps.ipynb #f4d350ef
 def machine():
     "What is known of this machine's processor and GPU: {model, gpu memory where there is a GPU}."
     model = platform.processor() or platform.machine()
@@ -74,7 +74,7 @@ def machine():
     return dict(model=model,
                 gpu_gb=round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1))
 
-# %% ../nbs/bench_steps.ipynb #5a054911
+# %% ../nbs/bench_steps.ipynb #cd086320
 CASE = dict(width=128, depth=6, heads=4, size="custom", tokens=64, channels=8, batch=64,
             lengths=(64,), classes=10, rounds=5, warmup=2, optimiser="muon")
 
@@ -100,7 +100,7 @@ def random_patterns(N, lengths, blocks=4):
         merging = LearnableGlobalMerging(N, 64, blocks)
     return {K: merging.pattern(K) for K in lengths}
 
-# %% ../nbs/bench_steps.ipynb #2696ccc3
+# %% ../nbs/bench_steps.ipynb #ece6b3b0
 class TimeUp(Exception):
     "The time for a measurement is over; the steps so far count."
 
@@ -150,11 +150,15 @@ class ClockedImages(ImageSet):
         super().__init__(images, torch.zeros(n, dtype=torch.long), ["noise"])
         self.clock = clock
 
-    def batch(self, indices, flip=None, device=None):
+    def load(self, indices):
         self.clock()
+        return self.subset(indices)
+
+    def batch(self, indices, flip=None, device=None):
+        if not hasattr(ImageSet, "load"): self.clock()  # earlier versions read by this call alone
         return super().batch(indices, flip, device)
 
-# %% ../nbs/bench_steps.ipynb #d014f733
+# %% ../nbs/bench_steps.ipynb #83d9d857
 def clocked_steps(s, stage, device, count, classes=10, deadline=float("inf"), on_step=None):
     "Seconds of the first `count` training steps of a stage with settings s, as a list."
     clock, name = Clock(device, count, deadline, on_step), f"{stage}_training"
@@ -196,7 +200,7 @@ def tokenizer_seconds(case, device):
     count = c["warmup"] + c["rounds"]
     return dict(tokenizer=clocked_steps(s, "tokenizer", device, count)[c["warmup"]:])
 
-# %% ../nbs/bench_steps.ipynb #7771876c
+# %% ../nbs/bench_steps.ipynb #b3ad8898
 def ready_model(case, device):
     "(generator with random weights in eval mode, compiled where asked for; its settings)."
     c, s = CASE | case, settings_of(case, device)
