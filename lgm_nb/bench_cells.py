@@ -6,6 +6,7 @@ __all__ = ['CLASSES', 'LENGTHS', 'TINY', 'bench_settings', 'image_gflops', 'step
 
 # %% ../nbs/bench_cells.ipynb #19148794
 import gc
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 

@@ -5,7 +5,8 @@ __all__ = ['step_gflops', 'with_shares', 'peak_memory', 'measure_steps', 'tell_s
            'measure_sampling', 'tell_sampling', 'measure_tokenizer', 'tell_tokenizer', 'measure_reading',
            'tell_reading', 'measure_profile', 'tell_profile']
 
-# %% ../nbs/bench_networks.ipynb #e6deece0
+# %% ../nbs/bench_networks.ipynb #132ff069
+import gc
 import time
 
 import torch
@@ -13,6 +14,7 @@ from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .base.errors import UserError
 from .base.places import data_folder
 from .bench_cells import halving, rate_of
 from .bench_data import measure_folders, measure_shards
@@ -33,7 +35,7 @@ from .training.pipeline import load_run
 from .training.planning import pass_cost
 from .training.stages import speed_up
 
-# %% ../nbs/bench_networks.ipynb #b4a85172
+# %% ../nbs/bench_networks.ipynb #8b94665b
 def step_gflops(case, K, device):
     "GFLOPs for one latent of K tokens: {forward, training}."
     c, s = CASE | case, settings_of(case, device)
@@ -62,7 +64,7 @@ def with_shares(times, gflops, batch, rate):
         found[K]["operation_ratio"] = gflops[K] / gflops[longest]
     return found
 
-# %% ../nbs/bench_networks.ipynb #20844134
+# %% ../nbs/bench_networks.ipynb #5fc3874e
 def peak_memory(device):
     "Most memory (GB) in use on a GPU since it was asked last; None on a CPU."
     if device.type != "cuda": return None
@@ -80,14 +82,18 @@ def measure_steps(cell, plan, device):
     gflops = {K: step_gflops(case, K, device) for K in case["lengths"]}
     found = dict(depth_of=settings_of(case, device).generator.resolve()[1])
     def work(batch):
+        torch._dynamo.reset()  # what an earlier cell compiled would not be counted
         counters.clear()
+        gc.collect()
         peak_memory(device)
         began, c = time.time(), case | dict(batch=batch)
         training = training_seconds(c, device, deadline)
+        if min(map(len, training.values())) < 2:
+            raise UserError("The time was up before two rounds of steps; give more --minutes.")
         found["graphs"] = counters["stats"]["unique_graphs"]
         found["warmup_seconds"] = time.time() - began - sum(map(sum, training.values()))
         found["peak_memory_gb"] = peak_memory(device)
-        forward = forward_seconds(c, device, cell["seconds"]) if cell["forward"] else {}
+        forward = forward_seconds(c, device, cell["seconds"]) if cell["passes"] else {}
         return dict(training=training, forward=forward)
     times, batch, remark = halving((CASE | case)["batch"], work)
     parts = {what: with_shares(t, {K: g[what] for K, g in gflops.items()}, batch, rate)
@@ -104,7 +110,7 @@ def tell_steps(c):
                      for what in ("training", "forward") if what in c) + (
         f"; {c['graphs']} graphs for {len(c['case']['lengths'])} lengths" if c["compile"] else "")
 
-# %% ../nbs/bench_networks.ipynb #3522d0e2
+# %% ../nbs/bench_networks.ipynb #2dadc9ef
 def measure_peers(cell, plan, device):
     "Seconds of ours and of the peers, forward and training, and how many times as long ours takes."
     case, parts, left_out, facts = dict(cell["case"]), {}, {}, {}
@@ -128,7 +134,7 @@ def tell_peers(c):
         f"{r['median']:.2f} times {name}" for part in c[what].values()
         for name, r in part["ours_over"].items()) for what in ("training", "forward"))
 
-# %% ../nbs/bench_networks.ipynb #ec3845f9
+# %% ../nbs/bench_networks.ipynb #d8cc7f9e
 def shipped(cell, device):
     "(tokenizer, generator, latents, settings with a cell's precision) of the shipped weights."
     tokenizer, generator, latents, s = load_run(data_folder() / "weights", device)
@@ -185,7 +191,7 @@ def tell_tokenizer(c):
     return ", ".join(f"{name} {speed:,.0f} images/s" for name, speed in
                      c["images_per_second"].items())
 
-# %% ../nbs/bench_networks.ipynb #1cb45dec
+# %% ../nbs/bench_networks.ipynb #2f4c000a
 def measure_reading(cell, plan, device):
     "Latents and pictures read a second: see `lgm_nb.bench_data`."
     latents = measure_shards(cell["tokens"], cell["channels"], cell["files"], repeats=3)

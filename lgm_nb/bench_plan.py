@@ -4,7 +4,7 @@
 __all__ = ['MEASURES', 'LAPTOP', 'PAPER', 'WIDTHS', 'EAGER', 'HALF', 'COMPILED', 'cell', 'title', 'steps_cell', 'paper_cell',
            'attention_cell', 'full_scale', 'cpu_cells', 'gpu_cells', 'cells']
 
-# %% ../nbs/bench_plan.ipynb #846ac5f7
+# %% ../nbs/bench_plan.ipynb #efae9576
 from .bench_cells import LENGTHS, measure_training, needed, tell_training
 from lgm_nb.bench_networks import (
     measure_peers,
@@ -29,7 +29,7 @@ from lgm_nb.bench_parts import (
     tell_rates,
 )
 
-# %% ../nbs/bench_plan.ipynb #c1e7883a
+# %% ../nbs/bench_plan.ipynb #7949f913
 MEASURES = dict(rates=(measure_rates, tell_rates), patterns=(measure_patterns, tell_patterns),
                 attention=(measure_attention, tell_attention), steps=(measure_steps, tell_steps),
                 peers=(measure_peers, tell_peers), sampling=(measure_sampling, tell_sampling),
@@ -54,7 +54,7 @@ def title(c):
     form = "" if c["measure"] == "rates" else f", {c['precision']}{', compiled' * c['compile']}"
     return " ".join([c["measure"], *filter(None, parts)]) + form
 
-# %% ../nbs/bench_plan.ipynb #dd84ff5b
+# %% ../nbs/bench_plan.ipynb #9531f6d5
 LAPTOP = dict(batch=64, tokens=64, lengths=(64, 32, 16, 8))
 PAPER = dict(tokens=256, channels=32, lengths=(256, 128, 64, 32), classes=1000, optimiser="adamw")
 # width, heads and blocks on a CPU
@@ -66,7 +66,7 @@ def steps_cell(width, form, most=40):
     "The cell of the laptop's generator, 6 blocks deep."
     case = LAPTOP | dict(width=width, rounds=5, warmup=2)
     return cell("steps", *form, needs=60 if form[1] else 12, case=case, seconds=3.0, most=most,
-                forward=True)
+                passes=True)
 
 
 def paper_cell(name, form, gpu=False):
@@ -75,7 +75,7 @@ def paper_cell(name, form, gpu=False):
     case = PAPER | (dict(size=name, batch=128, rounds=8, warmup=3) if gpu else dict(
         width=width, heads=heads, depth=depth, batch=8, rounds=3, warmup=1))
     return cell("steps", *form, needs=45 if form[1] else 15, case=case, seconds=2.0,
-                most=90 if form[1] else 40, forward=gpu, paper=name)
+                most=90 if form[1] else 40, passes=gpu, paper=name)
 
 
 def attention_cell(form, learn, shapes, seconds=0.4):
@@ -95,7 +95,7 @@ def full_scale(formats, gpu):
     for row in rows: row["needs"] = needed(row, "gpu" if gpu else "cpu")
     return rows
 
-# %% ../nbs/bench_plan.ipynb #c38afd2d
+# %% ../nbs/bench_plan.ipynb #64af3915
 def cpu_cells():
     "The cells on a CPU, most important first."
     shapes = [(64, 4, K, d) for K in (16, 32) for d in (32, 64, 72)]

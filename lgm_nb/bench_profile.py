@@ -4,7 +4,7 @@
 __all__ = ['KINDS', 'PRODUCTS', 'COPIES', 'NO_WORK', 'kind_of', 'own_times', 'shares', 'begin_profile', 'profile_training',
            'profile_sampling']
 
-# %% ../nbs/bench_profile.ipynb #453a11da
+# %% ../nbs/bench_profile.ipynb #8b31adda
 import os
 import time
 from collections import Counter
@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from .bench_steps import CASE, autocast, random_patterns, ready_model, training_seconds, wait
 from .flow import sample
 
-# %% ../nbs/bench_profile.ipynb #cc505e2f
+# %% ../nbs/bench_profile.ipynb #dfac1124
 KINDS = ("matrix products", "attention", "norms and elementwise", "optimiser", "averages", "copies",
          "Python and other")
 PRODUCTS = ("mm", "addmm", "linear", "matmul", "_linear_pointwise", "mkldnn_linear", "conv2d",
@@ -42,7 +42,7 @@ def kind_of(name, callers=()):
         return "Python and other"
     return "norms and elementwise"
 
-# %% ../nbs/bench_profile.ipynb #f65df729
+# %% ../nbs/bench_profile.ipynb #f9cea2e4
 def own_times(events, cuda=False):
     "Seconds of each kind (without what the clock alone sees) in a list of profiler events."
     found = Counter()
@@ -81,7 +81,7 @@ def begin_profile(device):
     profiler.start()
     return profiler
 
-# %% ../nbs/bench_profile.ipynb #1632756d
+# %% ../nbs/bench_profile.ipynb #5f7f415d
 def profile_training(case, device):
     "The profile (see `shares`) of training steps at the first length of a case."
     c, held = CASE | case, {}

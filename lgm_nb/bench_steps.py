@@ -5,14 +5,15 @@ __all__ = ['CASE', 'wait', 'alternate', 'spread', 'machine', 'settings_of', 'ran
            'ClockedLatents', 'ClockedImages', 'clocked_steps', 'training_seconds', 'tokenizer_seconds', 'ready_model',
            'autocast', 'forward_seconds', 'sampling_seconds']
 
-# %% ../nbs/bench_steps.ipynb #801e45ed
+# %% ../nbs/bench_steps.ipynb #2866680f
 import io
 import platform
 import subprocess
 import tempfile
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from .training.runs import Run
 from .training.settings import Settings
 from .training.stages import speed_up, train_generator, train_tokenizer
 
-# %% ../nbs/bench_steps.ipynb #f1ccdf4b
+# %% ../nbs/bench_steps.ipynb #d34fb5c6
 def wait(device):
     "Return when a device has done all that it was asked to."
     if device.type == "cuda": torch.cuda.synchronize(device)
@@ -58,9 +59,11 @@ def spread(seconds):
     low, median, high = torch.tensor(seconds, dtype=torch.double).quantile(shares).tolist()
     return dict(low=low, median=median, high=high, count=len(seconds))
 
-# %% ../nbs/bench_steps.ipynb #f4d350ef
+# %% ../nbs/bench_steps.ipynb #fd5067af
 def machine():
-    "What is known of this machine's processor and GPU: {model, gpu memory where there is a GPU}."
+    "What is known of this machine: {processor's model, version of diffusers, GB of a GPU}."
+    diffusers = "not installed"
+    with suppress(PackageNotFoundError): diffusers = version("diffusers")
     model = platform.processor() or platform.machine()
     try:
         told = subprocess.run(["lscpu"], capture_output=True, text=True, timeout=5,
@@ -70,11 +73,11 @@ def machine():
         model = ", ".join(f"{lines[n].strip()}" if n == names[0] else f"{n} {lines[n].strip()}"
                           for n in names if n in lines) or model
     except (OSError, subprocess.SubprocessError): pass
-    if not torch.cuda.is_available(): return dict(model=model)
-    return dict(model=model,
+    if not torch.cuda.is_available(): return dict(model=model, diffusers=diffusers)
+    return dict(model=model, diffusers=diffusers,
                 gpu_gb=round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1))
 
-# %% ../nbs/bench_steps.ipynb #cd086320
+# %% ../nbs/bench_steps.ipynb #bad467fe
 CASE = dict(width=128, depth=6, heads=4, size="custom", tokens=64, channels=8, batch=64,
             lengths=(64,), classes=10, rounds=5, warmup=2, optimiser="muon")
 
@@ -100,7 +103,7 @@ def random_patterns(N, lengths, blocks=4):
         merging = LearnableGlobalMerging(N, 64, blocks)
     return {K: merging.pattern(K) for K in lengths}
 
-# %% ../nbs/bench_steps.ipynb #ece6b3b0
+# %% ../nbs/bench_steps.ipynb #50ca750c
 class TimeUp(Exception):
     "The time for a measurement is over; the steps so far count."
 
@@ -158,7 +161,7 @@ class ClockedImages(ImageSet):
         if not hasattr(ImageSet, "load"): self.clock()  # earlier versions read by this call alone
         return super().batch(indices, flip, device)
 
-# %% ../nbs/bench_steps.ipynb #83d9d857
+# %% ../nbs/bench_steps.ipynb #f26968e2
 def clocked_steps(s, stage, device, count, classes=10, deadline=float("inf"), on_step=None):
     "Seconds of the first `count` training steps of a stage with settings s, as a list."
     clock, name = Clock(device, count, deadline, on_step), f"{stage}_training"
@@ -200,7 +203,7 @@ def tokenizer_seconds(case, device):
     count = c["warmup"] + c["rounds"]
     return dict(tokenizer=clocked_steps(s, "tokenizer", device, count)[c["warmup"]:])
 
-# %% ../nbs/bench_steps.ipynb #b3ad8898
+# %% ../nbs/bench_steps.ipynb #33ba91bf
 def ready_model(case, device):
     "(generator with random weights in eval mode, compiled where asked for; its settings)."
     c, s = CASE | case, settings_of(case, device)

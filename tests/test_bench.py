@@ -18,7 +18,7 @@ HOW = dict(precision="float32", compile=False, seconds=0.02)
 def tiny_cells():
     "One small cell of most kinds."
     def row(name, **more): return bench_plan.cell(name, needs=0, **(dict(seconds=0.02) | more))
-    return [row("rates", sizes=(64,)), row("steps", case=TINY, most=60, forward=True),
+    return [row("rates", sizes=(64,)), row("steps", case=TINY, most=60, passes=True),
             row("attention", shapes=((2, 2, 8, 16),), learn=True),
             row("sampling", batches=(2,), points=2), row("tokenizer", batch=2),
             row("profile", what="training", case=TINY | dict(lengths=(8,)))]
@@ -35,6 +35,7 @@ def test_a_table_is_measured_in_a_process_of_its_own(tmp_path):
     assert states == ["failed"] + ["measured"] * 6, [c["remark"] for c in found["cells"]]
     assert "K = 300" in found["cells"][0]["remark"]
     assert {"model", "cores", "threads", "versions", "commit"} <= found["environment"].keys()
+    assert all("took" in c for c in found["cells"])
     steps, attention = found["cells"][2], found["cells"][3]
     for what in ("training", "forward"):
         for K in ("64", "8"):
