@@ -4,6 +4,7 @@ broken batches.
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,30 @@ def test_stopped_and_continued_is_bit_equal(how, tmp_path):
     assert all(torch.equal(straight[name], continued[name]) for name in straight)
     # the mean of an interval outlives the stop
     assert run.read_log("tokenizer") == whole.read_log("tokenizer")
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
+    "With a slow disk: the state is that of its step, and a disk that is full is told."
+    straight, _ = tiny_run(tmp_path / "a")
+    save, during = States.save, []
+
+    def slowly(states, step, **state):
+        time.sleep(0.3)
+        during.append(step)
+        save(states, step, **state)
+    monkeypatch.setattr(States, "save", slowly)
+    slow, _ = tiny_run(tmp_path / "b", save_seconds=1e-9)
+    assert all(torch.equal(straight[name], slow[name]) for name in straight)
+    assert 1 <= len(during) < 20  # 24 steps did not wait for 24 states
+    state = States(tmp_path / "b", "tokenizer").load()
+    assert state["step"] == during[-1] < 24
+    monkeypatch.setattr(States, "save", save)
+    continued, _ = tiny_run(tmp_path / "b", save_seconds=1e9)
+    assert all(torch.equal(straight[name], continued[name]) for name in straight)
+
+    def full(states, step, **state): raise UserError("no room; make room.")
+    monkeypatch.setattr(States, "save", full)
+    with pytest.raises(UserError, match="make room"): tiny_run(tmp_path / "c", save_seconds=1e-9)
 
 
 def test_a_loss_that_is_no_number(tmp_path):

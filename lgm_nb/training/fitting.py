@@ -179,7 +179,9 @@ class Fit:
         if step > self.first and all(t.isfinite().all() for t in learned(self.model).values()):
             self.save(step)
 
-    def due(self): return time.monotonic() - self.saved > self.run.settings.save_seconds
+    def due(self):
+        if self.writing is not None and not self.writing.done(): return False  # a slow disk
+        return time.monotonic() - self.saved > self.run.settings.save_seconds
 
     def agree(self, step, asked, ready):
         """Before a step (the number of those done): what all processes must know, in one message.
