@@ -6,12 +6,14 @@ import resource
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lgm_nb.base.errors import UserError
 from lgm_nb.tokenizer import Tokenizer, TokenizerSettings
+from lgm_nb.training import watching
 from lgm_nb.training.fitting import Stopped, fit
 from lgm_nb.training.optimisers import make_optimisers, split_parameters
 from lgm_nb.training.runs import Run, States, digest_of
@@ -165,3 +167,42 @@ def test_a_batch_that_cannot_be_read(tmp_path):
         fit(run, "tokenizer", net, make_optimisers([], net.parameters(), training), terms, str,
             training)
     assert States(tmp_path, "tokenizer").load()["step"] == 3
+
+
+def test_a_batch_that_cannot_be_read_ahead(tmp_path):
+    "`ready` tells before the step begins; what was learned is saved."
+    training, net = TokenizerTraining(steps=4), torch.nn.Linear(2, 1)
+    def ready(step): return UserError("image 7 cannot be read.") if step == 3 else None
+    def terms(step, rows, network): return {"sum": network(torch.ones(1, 2)).sum()}
+    run = Run(Settings(out=tmp_path, device="cpu", tokenizer_training=training))
+    with pytest.raises(UserError, match="image 7"):
+        fit(run, "tokenizer", net, make_optimisers([], net.parameters(), training), terms, str,
+            training, ready=ready)
+    assert States(tmp_path, "tokenizer").load()["step"] == 3
+
+
+def test_on_a_gpu_a_loss_is_looked_at_one_step_later(monkeypatch):
+    "Played by numbers that say that they lie on a GPU, and come when they are asked for."
+    asked = []
+
+    class Far(torch.Tensor):
+        is_cuda = True
+
+    def later(values):
+        def arrive():
+            asked.append(len(asked))
+            return values.as_subclass(torch.Tensor)
+        return arrive
+    monkeypatch.setattr(watching, "download", later)
+    stack = torch.stack
+    monkeypatch.setattr(watching.torch, "stack", lambda *a: stack(*a).as_subclass(Far))
+    watch = watching.Watch(SimpleNamespace(folder=Path("nowhere")), "tokenizer", str)
+    watch({"a": torch.tensor(1.0)}, 0)
+    assert asked == []  # nothing waits for the step under way
+    watch({"a": torch.tensor(float("inf"))}, 1)
+    assert asked == [0] and watch.error is None
+    with pytest.raises(UserError, match="a loss of the tokenizer became inf at step 1"):
+        watch({"a": torch.tensor(1.0)}, 2)
+    watch = watching.Watch(SimpleNamespace(folder=Path("nowhere")), "tokenizer", str)
+    watch({"a": torch.tensor(float("nan"))}, 5)
+    assert "became nan at step 5" in str(watch.trouble())  # before a state is saved
