@@ -203,8 +203,8 @@ class DiT(nn.Module):
         c = self.time(time_features(t).to(self.pos.dtype)) + self.label(y)  # (B, width)
         pos = pattern.merge(self.pos) if K < N else self.pos  # float32 through all blocks
         h = self.embed(x) + pos  # (B, K, width)
-        log_sizes = pattern.log_sizes if K < N else None  # (K,)
-        if log_sizes is not None: log_sizes = log_sizes.to(x.device)
+        weighed = K < N and pattern.log_sizes is not None
+        log_sizes = pattern.on(pos, "log_sizes") if weighed else None  # (K,)
         recompute = self.checkpointing and self.training
         for block in self.blocks:
             if recompute: h = checkpoint(block, h, c, log_sizes, use_reentrant=False)
