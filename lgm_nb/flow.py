@@ -7,6 +7,7 @@ __all__ = ['merged_noise', 'flow_matching_loss', 'guide', 'time_grid', 'sample']
 import torch
 
 from .base.errors import UserError
+from .base.transfers import upload
 
 # %% ../nbs/method/06_flow.ipynb #e3d8e6ee
 def merged_noise(noise, pattern, noise_scale="merged"):
@@ -18,7 +19,8 @@ def merged_noise(noise, pattern, noise_scale="merged"):
     if noise_scale not in ("merged", "unit"):
         raise UserError(f"Unknown noise scale {noise_scale!r}; choose merged or unit.")
     merged = pattern.merge(noise)
-    return merged if noise_scale == "merged" else merged * pattern.sizes.to(merged).sqrt()[:, None]
+    if noise_scale == "merged": return merged
+    return merged * pattern.on(merged, "sizes").sqrt()[:, None]
 
 # %% ../nbs/method/06_flow.ipynb #d241ffdd
 def flow_matching_loss(model, z, y, pattern, *, t=None, noise=None, noise_scale="merged"):
@@ -35,7 +37,9 @@ def flow_matching_loss(model, z, y, pattern, *, t=None, noise=None, noise_scale=
     time = t.to(z)[:, None, None]
     velocity = model(time * z_K + (1 - time) * eps_K, t, y, pattern)
     error = (velocity.float() - (z_K - eps_K).float()).square().mean(-1)                    # (B, K)
-    if noise_scale == "merged": error = error * (sizes := pattern.sizes.to(error)) / sizes.mean()
+    if noise_scale == "merged":
+        sizes = pattern.on(error, "sizes")
+        error = error * sizes / sizes.mean()
     return error.mean(-1)
 
 # %% ../nbs/method/06_flow.ipynb #3ac7c804
@@ -44,7 +48,7 @@ def guide(conditional, unconditional, weight, pattern, mode="per_position"):
     if mode == "standard": return unconditional + weight * (conditional - unconditional)
     if mode != "per_position":
         raise UserError(f"Unknown guidance mode {mode!r}; choose per_position or standard.")
-    sizes = pattern.sizes.to(conditional)[:, None]
+    sizes = pattern.on(conditional, "sizes")[:, None]
     return conditional + (weight - 1) / sizes * (conditional - unconditional)
 
 
@@ -75,7 +79,8 @@ def sample(model, y, pattern, *, noise=None, points=25, shift=0.3, guidance=1.0,
     if tuple(noise.shape) != shape:
         raise UserError(f"Noise has shape {tuple(noise.shape)}; give full-space noise {shape}.")
     device, dtype = model.pos.device, model.pos.dtype
-    y, x = y.to(device), merged_noise(noise.to(device, dtype), pattern, noise_scale)
+    y, noise = upload(y, device), upload(noise.to(dtype), device)
+    x = merged_noise(noise, pattern, noise_scale)
     no_class = torch.full_like(y, model.num_classes)
     times = time_grid(points, shift).tolist()
     for i, (now, following) in enumerate(zip(times, times[1:])):

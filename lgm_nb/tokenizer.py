@@ -289,7 +289,8 @@ class Tokenizer(nn.Module):
 
     def forward(self, x, K, noise=None):
         "One training pass at K tokens, a `Tokenized`; noise (B, N, C): the gaussian latents' draw."
+        fetched = self.merging.fetch()  # on its way while the encoder works
         latents = self.quantize(self.encode_raw(x), noise)
-        merged = self.merging(latents.z, K)
+        merged = self.merging(latents.z, K, fetched=fetched)
         return Tokenized(self.decode(merged.z), latents.z, merged.z, merged.align_loss,
                          latents.loss)

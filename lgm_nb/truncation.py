@@ -10,10 +10,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from .base.errors import UserError
-from .merging import LearnableGlobalMerging, Merged, MergePattern, check_blocks, check_length
+from lgm_nb.merging import (
+    LearnableGlobalMerging,
+    Merged,
+    MergePattern,
+    Placed,
+    check_blocks,
+    check_length,
+)
 
 # %% ../nbs/truncation.ipynb #6442d104
-class TruncationPattern:
+class TruncationPattern(Placed):
     """The first K of N tokens; the others are dropped. The same interface as `MergePattern`.
 
     Attributes: `num_tokens` N, `K`, `sizes` (K,) ones, `matrix` (N, K), and `labels` (N,) long,
@@ -68,7 +75,9 @@ class Truncation(nn.Module):
         lengths = range(self.num_tokens, self.blocks - 1, -1)
         return np.stack([self.pattern(K).labels.numpy() for K in lengths])
 
-    def forward(self, z, K, noise=None):
+    def fetch(self): "Nothing has to come to the CPU."
+
+    def forward(self, z, K, noise=None, fetched=None):
         "z (B, N, C) with zeros after the first K tokens, as `Merged`; the alignment loss is 0."
         pattern = self.pattern(K)
         align_loss = z.new_zeros(()) if self.training else None

@@ -146,6 +146,18 @@ def test_twenty_kills_change_nothing(reference, killed):
     same(out, reference)
 
 
+def test_kills_while_a_thread_writes(reference, tmp_path):
+    "States every hundredth of a second, written while training goes on, and four kills."
+    out, draw = tmp_path / "run", random.Random(1)
+    for stage, step in (("tokenizer", 3), ("tokenizer", 9), ("generator", 2), ("generator", 15)):
+        process = start(out, "all", 0.01)
+        wait_for(process, lambda stage=stage, step=step: progress(out, stage) >= step)
+        time.sleep(draw.uniform(0, 0.03))
+        process.kill()
+        ended(process)
+    same(finish(out), reference)
+
+
 def test_kills_leave_no_rubbish(killed):
     wanted = (r"\.lock(-holder)?|(settings|environment)\.json|log\.jsonl|latents|"
               r"(latents/)?[a-z]\w+\.safetensors")

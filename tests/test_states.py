@@ -4,13 +4,16 @@ broken batches.
 import os
 import resource
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lgm_nb.base.errors import UserError
 from lgm_nb.tokenizer import Tokenizer, TokenizerSettings
+from lgm_nb.training import watching
 from lgm_nb.training.fitting import Stopped, fit
 from lgm_nb.training.optimisers import make_optimisers, split_parameters
 from lgm_nb.training.runs import Run, States, digest_of
@@ -122,6 +125,30 @@ def test_stopped_and_continued_is_bit_equal(how, tmp_path):
     assert run.read_log("tokenizer") == whole.read_log("tokenizer")
 
 
+def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
+    "With a slow disk: the state is that of its step, and a disk that is full is told."
+    straight, _ = tiny_run(tmp_path / "a")
+    save, during = States.save, []
+
+    def slowly(states, step, **state):
+        time.sleep(0.3)
+        during.append(step)
+        save(states, step, **state)
+    monkeypatch.setattr(States, "save", slowly)
+    slow, _ = tiny_run(tmp_path / "b", save_seconds=1e-9)
+    assert all(torch.equal(straight[name], slow[name]) for name in straight)
+    assert 1 <= len(during) < 20  # 24 steps did not wait for 24 states
+    state = States(tmp_path / "b", "tokenizer").load()
+    assert state["step"] == during[-1] < 24
+    monkeypatch.setattr(States, "save", save)
+    continued, _ = tiny_run(tmp_path / "b", save_seconds=1e9)
+    assert all(torch.equal(straight[name], continued[name]) for name in straight)
+
+    def full(states, step, **state): raise UserError("no room; make room.")
+    monkeypatch.setattr(States, "save", full)
+    with pytest.raises(UserError, match="make room"): tiny_run(tmp_path / "c", save_seconds=1e-9)
+
+
 def test_a_loss_that_is_no_number(tmp_path):
     with pytest.raises(UserError, match=r"alignment loss of the tokenizer became nan at step 5 "
                                         r"\(batch 5\)"):
@@ -140,3 +167,42 @@ def test_a_batch_that_cannot_be_read(tmp_path):
         fit(run, "tokenizer", net, make_optimisers([], net.parameters(), training), terms, str,
             training)
     assert States(tmp_path, "tokenizer").load()["step"] == 3
+
+
+def test_a_batch_that_cannot_be_read_ahead(tmp_path):
+    "`ready` tells before the step begins; what was learned is saved."
+    training, net = TokenizerTraining(steps=4), torch.nn.Linear(2, 1)
+    def ready(step): return UserError("image 7 cannot be read.") if step == 3 else None
+    def terms(step, rows, network): return {"sum": network(torch.ones(1, 2)).sum()}
+    run = Run(Settings(out=tmp_path, device="cpu", tokenizer_training=training))
+    with pytest.raises(UserError, match="image 7"):
+        fit(run, "tokenizer", net, make_optimisers([], net.parameters(), training), terms, str,
+            training, ready=ready)
+    assert States(tmp_path, "tokenizer").load()["step"] == 3
+
+
+def test_on_a_gpu_a_loss_is_looked_at_one_step_later(monkeypatch):
+    "Played by numbers that say that they lie on a GPU, and come when they are asked for."
+    asked = []
+
+    class Far(torch.Tensor):
+        is_cuda = True
+
+    def later(values):
+        def arrive():
+            asked.append(len(asked))
+            return values.as_subclass(torch.Tensor)
+        return arrive
+    monkeypatch.setattr(watching, "download", later)
+    stack = torch.stack
+    monkeypatch.setattr(watching.torch, "stack", lambda *a: stack(*a).as_subclass(Far))
+    watch = watching.Watch(SimpleNamespace(folder=Path("nowhere")), "tokenizer", str)
+    watch({"a": torch.tensor(1.0)}, 0)
+    assert asked == []  # nothing waits for the step under way
+    watch({"a": torch.tensor(float("inf"))}, 1)
+    assert asked == [0] and watch.error is None
+    with pytest.raises(UserError, match="a loss of the tokenizer became inf at step 1"):
+        watch({"a": torch.tensor(1.0)}, 2)
+    watch = watching.Watch(SimpleNamespace(folder=Path("nowhere")), "tokenizer", str)
+    watch({"a": torch.tensor(float("nan"))}, 5)
+    assert "became nan at step 5" in str(watch.trouble())  # before a state is saved

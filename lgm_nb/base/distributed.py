@@ -2,12 +2,14 @@
 
 # %% auto #0
 __all__ = ['batch_slice', 'launched', 'pick_device', 'in_group', 'rank', 'world_size', 'leave_group', 'barrier',
-           'broadcast_from_main', 'any_rank', 'AllReduceMean', 'all_reduce_mean', 'print_main', 'wrap_ddp', 'no_sync']
+           'broadcast_from_main', 'any_rank', 'between_cpus', 'any_flags', 'AllReduceMean', 'all_reduce_mean',
+           'print_main', 'wrap_ddp', 'average_gradients', 'no_sync']
 
 # %% ../../nbs/base/distributed.ipynb #b1fcab0b
 import os
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import lru_cache
 
 import torch
 import torch.distributed as dist
@@ -100,6 +102,20 @@ def any_rank(flag, device):
     return seen.item() > 0
 
 
+@lru_cache(maxsize=1)
+def between_cpus(_):
+    "A group of all processes whose messages go from CPU to CPU, past the GPUs' queues."
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def any_flags(*flags):
+    "For each flag, whether it is true in any process: one message, for which no GPU waits."
+    if world_size() == 1: return list(map(bool, flags))
+    seen = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(seen, op=dist.ReduceOp.MAX, group=between_cpus(dist.group.WORLD))
+    return seen.bool().tolist()
+
+
 class AllReduceMean(torch.autograd.Function):
     "The mean of a tensor over all processes; its gradient is the mean of theirs."
     @staticmethod
@@ -122,14 +138,29 @@ def print_main(*words):
     if rank() == 0: print(*words, flush=True)
 
 # %% ../../nbs/base/distributed.ipynb #b5c428e3
-def wrap_ddp(model, device, unused=False):
-    """`model` with gradients averaged over all processes; itself when alone. unused: some
-    parameters may take no part in a step.
+def wrap_ddp(model, device, apart=()):
+    """`model` with gradients averaged over all processes; itself when alone.
+
+    apart: parameters inside it that are left out, for `average_gradients`. Buffers are not sent:
+    every process computes the same.
     """
     if world_size() == 1: return model
+    apart = set(map(id, apart))
+    left_out = [name for name, p in model.named_parameters() if id(p) in apart]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        model, left_out + [name for name, _ in model.named_buffers()])
     where = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=where, find_unused_parameters=unused,
-                                   gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, device_ids=where, gradient_as_bucket_view=True)
+
+
+def average_gradients(parameters):
+    "The gradients of some parameters (those that have one), averaged over all processes at once."
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if world_size() == 1 or not grads: return
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    parts = (flat / world_size()).split([g.numel() for g in grads])
+    torch._foreach_copy_(grads, [part.view_as(g) for part, g in zip(parts, grads)])
 
 
 def no_sync(model, last):

@@ -198,14 +198,15 @@ def no_such_data(name):
 
 @told()
 def load_data(name="fashion-small", image_size=28, data_dir=None, channels=None, seed=0, limit=None,
-              on_disk=False):
+              on_disk=False, threads=None):
     """Labelled images by name, as ImageData.
 
     name: "fashion-small" (shipped), "fashion" (full set, else the shipped one), "cifar10", or
     "folder:PATH". image_size: pixels a side, at least 4. data_dir: looked in before the project's
     data folder. channels: 1 or 3; None keeps grey for Fashion and takes 3 otherwise. seed: draws
     the test images of a folder. limit: at most this many images in each set, evenly over the
-    classes. on_disk: leave a folder's pixels on disk (`lgm_nb.data.folders.FolderImages`).
+    classes. on_disk: leave a folder's pixels on disk (`lgm_nb.data.folders.FolderImages`), to be
+    decoded by `threads` at once.
     UserError, one sentence, for anything else.
     """
     if image_size < 4:
@@ -216,7 +217,8 @@ def load_data(name="fashion-small", image_size=28, data_dir=None, channels=None,
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}: write a number of images from 1, or leave it out.")
     if name.startswith("folder:"):
-        return load_folder(name.removeprefix("folder:"), image_size, channels, seed, limit, on_disk)
+        return load_folder(name.removeprefix("folder:"), image_size, channels, seed, limit, on_disk,
+                           threads)
     root = whole_path(data_dir) if data_dir else data_folder()
     if name in ("fashion", "fashion-small"): sets, source = load_fashion(name == "fashion", root)
     elif name == "cifar10":

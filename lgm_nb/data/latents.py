@@ -193,8 +193,8 @@ def read_latents(run, on_disk=False):
 
 # %% ../../nbs/data/latents.ipynb #b37bc256
 def extract_shards(tokenizer, images, folder, *, rank=0, processes=1, flips=False, shard_size=4000,
-                   source="",
-                   batch_size=250, quiet=False, in_memory=False):
+                   source="", batch_size=250, quiet=False, in_memory=False, half=False,
+                   precision="float32"):
     """Encode one process's share of the images (see `encode_shard`) into shards; returns the paths
     it wrote.
 
@@ -202,7 +202,8 @@ def extract_shards(tokenizer, images, folder, *, rank=0, processes=1, flips=Fals
     call continues after a stop, also with another number of processes. Whoever sees all shards in
     place writes statistics and patterns (among processes that a launcher connects, one of them
     calls `complete` when all are done). source: a digest of tokenizer and data, stored and
-    compared; in_memory: see `write_statistics`. Wrong input raises `UserError`.
+    compared; in_memory: see `write_statistics`; half, precision: see `encode_shard`. Wrong input
+    raises `UserError`.
     """
     folder, tokenizer, written = whole_path(folder), tokenizer.eval(), []
     check_share(images, folder, rank, processes, shard_size)
@@ -214,8 +215,8 @@ def extract_shards(tokenizer, images, folder, *, rank=0, processes=1, flips=Fals
         for number in mine:
             path = shard_path(folder, number)
             if not is_done(path, facts):
-                write_shard(path, *encode_shard(tokenizer, images, parts[number], flips,
-                                                batch_size), facts)
+                write_shard(path, *encode_shard(tokenizer, images, parts[number], flips, batch_size,
+                                                half, precision), facts)
                 written.append(path)
             progress.update(len(parts[number]))
     done = all(shard_path(folder, i).exists() for i in range(len(parts)))
@@ -240,7 +241,7 @@ def write_statistics(folder, in_memory=False):
     """
     shards = scan(folder)
     def latents(shard):
-        return [open_shard(shard.path).get_tensor(n) for n in NAMES[:1 + shard.flips]]
+        return [open_shard(shard.path).get_tensor(n).float() for n in NAMES[:1 + shard.flips]]
     if in_memory:
         found = LatentStatistics.of(torch.cat([z for shard in shards for z in latents(shard)]))
     else: found = LatentStatistics.of(reduce(add, map(shard_moments, shards)))

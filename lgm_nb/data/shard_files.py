@@ -20,6 +20,7 @@ from ..base.errors import UserError
 from ..base.files import open_tensors, plain_file, save_tensors, told
 from ..base.names import shown, whole_path
 from ..base.prefetch import prefetch
+from ..base.transfers import upload
 
 # %% ../../nbs/data/shard_files.ipynb #a8f1f5de
 @dataclass
@@ -60,27 +61,31 @@ def shard_path(folder, shard, rank=0):
 
 
 @torch.no_grad()
-def encode_shard(tokenizer, images, indices, flips=False, batch_size=250):
+def encode_shard(tokenizer, images, indices, flips=False, batch_size=250, half=False,
+                 precision="float32"):
     """({name: tensor}, `Moments`) of one shard: the images at `indices` (n,), encoded twice with
     flips.
 
     images: an `ImageSet`, or anything with a length and batch(indices) -> x (B, channels, H, W), y
-    (B,); each is read once. A tokenizer that diverged raises `UserError`.
+    (B,); each is read once. half: store float16; precision: "bf16" encodes under autocast. A
+    tokenizer that diverged raises `UserError`.
     """
     device, labels, parts = next(tokenizer.parameters()).device, [], indices.split(batch_size)
     latents = {name: [] for name in NAMES[:1 + flips]}
     # read while the tokenizer works
     with prefetch(lambda i: images.batch(parts[i]), 0, len(parts)) as batches:
         for x, y in batches:
-            x = x.to(device)
+            x = upload(x, device)
             labels.append(y)
             for name, view in zip(latents, (x, x.flip(-1))):
-                latents[name].append(tokenizer.encode(view).float().cpu())
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    latents[name].append(tokenizer.encode(view).float().cpu())
     moments = reduce(add, (Moments.of(part) for parts in latents.values() for part in parts))
     if not moments.m2.isfinite().all():
         raise UserError(f"The latents of images {indices[0]} to {indices[-1]} hold NaN or "
                         "infinity; check the tokenizer's weights.")
-    tensors = {name: torch.cat(parts) for name, parts in latents.items()}
+    kind = torch.float16 if half else torch.float32
+    tensors = {name: torch.cat(parts).to(kind) for name, parts in latents.items()}
     return tensors | dict(labels=torch.cat(labels)), moments
 
 

@@ -19,11 +19,11 @@ from lgm_nb.losses.discriminator import (
     DinoDiscriminator,
     Frozen,
     LeCam,
+    NetworkInput,
     as_rgb,
     consistency,
     draw_augmentation,
     hinge,
-    network_input,
     without_gradient,
 )
 from .pretrained import perceptual_network, pretrained_vit
@@ -127,7 +127,7 @@ class FeatureAlignment(nn.Module):
     """
     def __init__(self, network, s: TokenizerSettings, width=192, depth=3, heads=3):
         super().__init__()
-        self.network, self.padding = Frozen(network), s.padding
+        self.network, self.read, self.padding = Frozen(network), NetworkInput(), s.padding
         side = (s.image_size + 2 * s.padding) // s.patch
         self.decoder = Decoder(replace(s, tied=False, padding=0, image_size=side, patch=1,
                                        image_channels=network.embed_dim,
@@ -140,7 +140,7 @@ class FeatureAlignment(nn.Module):
         features).
         """
         vit, padded = self.network.network, F.pad(x, (self.padding,) * 4, value=-1.0)
-        return vit.forward_features(network_input(padded))[:, vit.num_prefix_tokens:]
+        return vit.forward_features(self.read(padded))[:, vit.num_prefix_tokens:]
 
     def forward(self, x, z):
         predicted = rearrange(self.decoder(z), "b c h w -> b (h w) c")  # (B, patches, features)
@@ -151,10 +151,10 @@ def adaptive_weight(pixels, adversarial, last_layer):
     """The ratio of the two losses' gradient norms at a weight, at most 1e4, as a scalar without
     gradient.
     """
-    norms = [all_reduce_mean(torch.autograd.grad(loss, last_layer,
-                                                 retain_graph=True)[0].float()).norm()
-                                                 for loss in (pixels, adversarial)]
-    return (norms[0] / (norms[1] + 1e-4)).clamp(max=1e4)
+    grads = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float()
+             for loss in (pixels, adversarial)]
+    ours, theirs = (grad.norm() for grad in all_reduce_mean(torch.stack(grads)))
+    return (ours / (theirs + 1e-4)).clamp(max=1e4)
 
 # %% ../../nbs/losses/terms.ipynb #d719b02a
 class LossNetworks(nn.Module):
@@ -220,13 +220,13 @@ class TokenizerLosses(LossNetworks):
         """
         s = self.settings
         if not s.adversarial or not begun(step, s.adversarial_start): return {}
-        images = x.detach(), x_hat.detach()
-        real, fake = (self.discriminator(image) for image in images)
+        images = [x.detach(), x_hat.detach()]
+        if s.consistency: images += [draw_augmentation(image, s.augmentations, share=share)(image)
+                                     for image in images]
+        real, fake, *changed = self.discriminator(*images)
         terms = {"discriminator": s.adversarial * hinge(real, fake)}
         if s.lecam: terms["lecam"] = s.adversarial * s.lecam * self.lecam(real, fake)
         if s.consistency:
-            changed = [self.discriminator(draw_augmentation(image, s.augmentations, share=share)(
-                image)) for image in images]
             terms["consistency"] = s.consistency * consistency(torch.cat([real, fake]),
                                                                torch.cat(changed))
         return terms

@@ -40,7 +40,7 @@ def load_images(settings, run_settings=None):
                         "path, and where they have moved write --data folder:PATH (in training "
                         f"{'--data.name folder:PATH' if folder else '--data.dir PATH'}).")
     data = load_data(d.name, t.image_size, d.dir, t.image_channels, limit=d.limit,
-                     on_disk=d.on_disk)
+                     on_disk=d.on_disk, threads=d.threads)
     if folder and run_settings:
         place = folder_of(run_settings.data.name)
         for text, other in ((str(folder), str(place)), (shown(folder), shown(place))):

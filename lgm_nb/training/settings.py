@@ -51,6 +51,8 @@ class DataSettings:
     """Smallest share of the shorter side that a random square crop keeps in tokenizer training; 1:
     the centre square (below 1 needs on_disk).
     """
+    threads: int | None = how(None)
+    "Images that are decoded at once, with on_disk; None means one a core, at most 8."
 
     def __post_init__(self): whole_fields(self)
 
