@@ -215,18 +215,15 @@ class Settings(PerLength):
     weights_dir: Path | None = how(None)
     "Folder with pretrained weights for the losses, looked in before the net."
     precision: Literal["auto", "float32", "bf16"] = later("auto", "float32")
-    """Number format of the networks (auto: bf16 where this machine is twice as fast in it, measured
-    at the start, else float32); weights, merging, the form of latents and the sums
-    of losses stay in float32.
+    """Number format of the networks; auto: bf16 where it is twice as fast on this machine. Weights,
+    merging, the form of latents and the sums of losses stay in float32.
     """
     accumulate: int = later(1)
     "Parts in which a process takes its share of a batch, one after another, to save memory."
     checkpointing: bool = how(False)
     "Keep fewer activations and compute them again: less memory, about a third more time."
     compile: Literal["auto", "on", "off"] = how("auto")
-    """Compile the transformer blocks: waiting at the start, then faster steps. auto: where there
-    are steps enough to pay for it, and a compiler.
-    """
+    "Compile the transformer blocks; auto: with steps enough to pay for the wait, and a compiler."
     trackers: tuple[str, ...] = how(())
     """Where to send the losses besides log.jsonl: tensorboard, wandb, or another tracker that
     accelerate knows.

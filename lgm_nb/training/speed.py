@@ -13,6 +13,7 @@ from timm.layers import Attention as VitAttention
 from timm.models.vision_transformer import Block as VitBlock
 from timm.models.vision_transformer import VisionTransformer
 
+from ..base.distributed import print_main
 from ..generator import Block as DitBlock
 from ..generator import DiT
 
@@ -56,7 +57,10 @@ def speed_up(model, settings, steps=0, graphs=1):
         if isinstance(part, VisionTransformer): part.set_grad_checkpointing(settings.checkpointing)
         if isinstance(part, DiT): part.checkpointing = settings.checkpointing
         if isinstance(part, VitAttention) and device.type == "cpu": part.fused_attn = False
-    if pays(settings, device, steps, graphs): compile_blocks(model, dynamic=False)
+    if pays(settings, device, steps, graphs):
+        print_main("Transformer blocks are compiled: the first steps take up to a minute, or "
+                   "seconds where an earlier run has done it.")
+        compile_blocks(model, dynamic=False)
     return model
 
 
