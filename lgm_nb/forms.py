@@ -98,7 +98,7 @@ def sample_figure(runs, steps, K=16):
 # %% ../nbs/forms.ipynb #8288a8c7
 @whole_paths
 def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path | None = None,
-                  compile: bool = False):
+                  compile: bool = True):
     """Train all six pairs, and a second gaussian tokenizer of another seed; write forms.json, and
     forms.png beside it.
 
@@ -108,7 +108,7 @@ def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path |
         steps: Training steps of each network.
         runs: Folder for the run folders.
         out: File to write; data/results/forms.json of the project when left out.
-        compile: Compile the blocks (needs a C++ compiler).
+        compile: Compile blocks where it pays and a compiler is at hand.
     """
     check_target(out := target(out, "results", "forms.json"), "forms.json")
     if out.suffix == ".png":
@@ -121,7 +121,8 @@ def compare_forms(steps: int = 800, runs: Path = Path("runs/forms"), out: Path |
                         "a launcher.")
     found = {}
     for form, shorten in product(FORMS, SHORTEN):
-        settings = replace(trial(form, shorten, steps, runs=runs), compile=compile)
+        settings = replace(trial(form, shorten, steps, runs=runs),
+                           compile="auto" if compile else "off")
         metrics, _ = Run.finished(settings) or run_stages(settings.check())
         found[f"{form}, {shorten}"] = metrics
     independent = {}

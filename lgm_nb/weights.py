@@ -169,7 +169,7 @@ def measure_everywhere(trained, data, count=500):
                 principal_components={n // C: v for n, v in lines.items()}, gflops_per_step=costs)
 
 # %% ../nbs/method/09_is_it_true.ipynb #b3e73885
-def measure_stored(one, samples=5000, compile=False):
+def measure_stored(one, samples=5000, compile="auto"):
     """Evaluate stored networks (`Trained`) of one method, as they are stored: metrics.json,
     timing.json and pictures in their folder. All processes measure, the main one writes.
     """
@@ -210,19 +210,18 @@ def check_weights(settings, folders):
 
 @whole_paths
 def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: Path | None = None,
-                 compile: bool = False):
+                 compile: bool = True):
     """Train a preset and its truncation twin with all processes, and store both, measured.
 
     Args:
         preset: Name of the settings to train.
         runs: Folder for the two run folders; finished stages in it are kept.
         out: Weights folder to write; data/weights of the project when left out.
-        compile: Compile the generator's blocks, which needs a C++ compiler; drawing is then about
-            twice as fast.
+        compile: Compile blocks where it pays and a compiler is at hand.
     """
     if preset not in presets():
         raise UserError(f"There is no preset {preset!r}; choose among {', '.join(presets())}.")
-    full = replace(presets()[preset], out=runs / preset, compile=compile)
+    full = replace(presets()[preset], out=runs / preset, compile="auto" if compile else "off")
     cut = replace(full, out=runs / f"{preset}-truncate",
                   tokenizer=replace(full.tokenizer, shorten="truncate"))
     out = target(out, "weights")
@@ -235,7 +234,7 @@ def make_weights(preset: str = "fashion-long", runs: Path = Path("runs"), out: P
         barrier()
     device = pick_device(full.device)
     for folder in (out, out / "truncation"):
-        measure_stored(load_weights(folder, device), compile=compile)
+        measure_stored(load_weights(folder, device), compile=full.compile)
     if rank() == 0: summarise(out)
     size = sum(f.stat().st_size for f in out.glob("**/*.safetensors"))
     print_main(f"Stored {size / 1e6:.1f} MB of weights in {out}.")

@@ -16,6 +16,7 @@ from ..base.absent import Absent, measured, one_row, reasons
 from ..base.distributed import print_main, rank
 from ..base.files import save_json
 from ..base.names import shown
+from ..base.precision import in_format
 from ..data.images import balanced_indices
 from .extraction import FASHION_EXTRACTOR, Extractor, FeatureSet, extractor_for
 from lgm_nb.evaluation.metrics import (
@@ -40,6 +41,7 @@ from lgm_nb.evaluation.scorer import (
     reconstruction_scores,
 )
 from ..training.settings import comparable, digest
+from ..training.speed import pays
 
 # %% ../../nbs/evaluation/report.ipynb #757f4b21
 def same_class_before(count, classes):
@@ -89,7 +91,10 @@ def run_job(run, tokenizer, generator, latents, data):
     extractor = None
     if wanted:
         extractor = opened_everywhere(lambda: Extractor(name, device=run.device), run.device)
-    job = Job(tokenizer, generator, latents, run.settings, extractor, e.batch_size)
+    graphs, calls = 2, len(e.lengths) * math.ceil(e.samples / e.batch_size) * (max(e.points) - 1)
+    job = Job(tokenizer, generator, latents, run.settings, extractor, e.batch_size,
+              precision=run.settings.precision,
+              compiled=pays(run.settings, run.device, calls, graphs))
     return job, enough and extractor is not None
 
 
@@ -139,7 +144,7 @@ def reconstruction_rows(job, images, chosen, lengths, distances):
     extractor = None if isinstance(distances, Absent) else job.extractor
     def load(rows): return load_pixels(images, chosen[rows])
     found = reconstruction_scores(job.tokenizer, load, len(chosen), patterns, job.batch_size,
-                                  extractor)
+                                  extractor, precision=job.precision)
     if found is None: return None
     rows = {K: mean_scores(found[K]) for K in lengths}
     if isinstance(distances, Absent):
@@ -154,14 +159,14 @@ def reconstruction_rows(job, images, chosen, lengths, distances):
 
 
 @torch.no_grad()
-def encoded(tokenizer, images, chosen, batch_size):
+def encoded(tokenizer, images, chosen, batch_size, precision="float32"):
     """Latents (n, N, C) of the images `chosen` of a set, float32 on the CPU, in the main process;
     None in the others.
     """
     device = next(tokenizer.parameters()).device
     def make(rows):
         x = load_pixels(images, chosen[rows]).to(device).float() / 127.5 - 1
-        return dict(z=tokenizer.encode(x).float().cpu())
+        with in_format(precision, device): return dict(z=tokenizer.encode(x).float().cpu())
     found = in_parts(len(chosen), batch_size, make)
     return found and found["z"]
 
@@ -237,7 +242,7 @@ def evaluate(run, tokenizer, generator, latents, data, seconds=None, began=None)
     lengths = reconstruction_rows(job, data.test, chosen, e.lengths,
                                   distances and len(chosen) >= 10 or why)
     most = chosen[balanced_indices(data.test.labels[chosen], MOST)]
-    z = encoded(tokenizer, data.test, most, e.batch_size)
+    z = encoded(tokenizer, data.test, most, e.batch_size, job.precision)
     few, speed, full = balanced_indices(data.test.labels[most], 200), {}, []
     def scored(made): return sample_scores(made, reference, full, s.seed, known)
     for K in e.lengths:

@@ -2,15 +2,13 @@
 
 # %% auto #0
 __all__ = ['one_of_each', 'load_pixels', 'pixels', 'reconstructions', 'Choice', 'draw_images', 'scale_of', 'draw', 'noise_stream',
-           'sampling_noise', 'in_order', 'gather_to_main', 'opened_everywhere', 'in_parts', 'image_features',
-           'compiled', 'Job', 'draw_samples', 'draw_part', 'sample_parts', 'price', 'measure_samples',
-           'reconstruction_scores']
+           'sampling_noise', 'in_order', 'gather_to_main', 'opened_everywhere', 'in_parts', 'image_features', 'Job',
+           'draw_samples', 'draw_part', 'sample_parts', 'price', 'measure_samples', 'reconstruction_scores']
 
 # %% ../../nbs/evaluation/scorer.ipynb #c9259366
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
@@ -28,6 +26,7 @@ from lgm_nb.base.distributed import (
 )
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
+from ..base.precision import in_format
 from ..base.seeds import seed32
 from ..data.images import balanced_indices
 from .extraction import Extractor, FeatureSet, join
@@ -35,6 +34,7 @@ from .features import to_uint8
 from .metrics import gflops, psnr, ssim
 from ..flow import sample
 from ..losses.discriminator import as_rgb
+from ..training.speed import sped_up
 
 # %% ../../nbs/evaluation/scorer.ipynb #302faf8e
 def one_of_each(images):
@@ -179,24 +179,13 @@ def image_features(images, indices, extractor, batch_size):
     return found and FeatureSet(**found, extractor=extractor, labels=images.labels[indices])
 
 # %% ../../nbs/evaluation/scorer.ipynb #bdf32021
-@contextmanager
-def compiled(blocks):
-    "While active, transformer blocks run compiled: one graph for each shape that they meet."
-    import torch._dynamo
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    for block in blocks: block.compile(dynamic=False)
-    try: yield
-    finally:
-        for block in blocks: block._compiled_call_impl = None
-
-
 @dataclass
 class Job:
     """Trained networks on one device, and how their samples are measured.
 
     extractor: None measures the price alone; batch_size: samples in a part. noise: the function
     indices (B,) -> full-space noise (B, N, C); None means the run's `noise_stream`. keep_images:
-    parts on disk hold images too.
+    parts on disk hold images too. precision, compiled: how the networks run, not the extractor.
     """
     tokenizer: torch.nn.Module
     generator: torch.nn.Module
@@ -206,6 +195,8 @@ class Job:
     batch_size: int
     noise: Callable | None = None
     keep_images: bool = False
+    precision: str = "float32"
+    compiled: bool = False
 
 # %% ../../nbs/evaluation/scorer.ipynb #f30bd708
 def draw_samples(job, K, choice, indices, noise):
@@ -213,8 +204,10 @@ def draw_samples(job, K, choice, indices, noise):
     class i % classes.
     """
     y = indices % job.generator.num_classes
-    return to_uint8(draw_images(job.generator, job.tokenizer, job.latents, y, K, noise, choice,
-                                scale_of(job.settings)))
+    with in_format(job.precision, next(job.generator.parameters()).device):
+        images = draw_images(job.generator, job.tokenizer, job.latents, y, K, noise, choice,
+                             scale_of(job.settings))
+    return to_uint8(images.float())
 
 
 def draw_part(job, K, choice, indices, noise):
@@ -241,7 +234,7 @@ def sample_parts(job, K, choice, count, paths=None):
             found = draw_part(job, K, choice, indices, noise(indices))
             if path: save_tensors(path, found)
         return {name: values for name, values in found.items() if name != "images"}
-    with compiled(job.generator.blocks) if job.settings.compile else nullcontext():
+    with sped_up(job.generator, job.compiled):
         return in_parts(count, job.batch_size, make, f"samples at K = {K}")
 
 
@@ -268,13 +261,13 @@ def measure_samples(job, K, choice, count, scores, paths=None):
 # %% ../../nbs/evaluation/scorer.ipynb #da759a55
 @torch.no_grad()
 def reconstruction_scores(tokenizer, load, count, patterns, batch_size, extractor=None,
-                          perceptual=None):
+                          perceptual=None, precision="float32"):
     """{K: `psnr`, perhaps `ssim`, `lpips` (count,) and features} of `count` images, in the main
     process; None in the others.
 
     load: the function indices (B,) -> uint8 (B, channels, H, W); patterns: {K: pattern}. extractor:
     adds `features` and `detail`, also of the originals, under "real". perceptual: LPIPS' network,
-    which reads numbers in [-1, 1].
+    which reads numbers in [-1, 1]. precision: of the tokenizer's networks.
     """
     device = next(tokenizer.parameters()).device
     def seen(name, images):
@@ -283,7 +276,8 @@ def reconstruction_scores(tokenizer, load, count, patterns, batch_size, extracto
     def make(indices):
         images = load(indices)
         x, found = images.to(device).float() / 127.5 - 1, seen("real", images)
-        for K, x_hat in reconstructions(tokenizer, x, patterns).items():
+        with in_format(precision, device): decoded = reconstructions(tokenizer, x, patterns)
+        for K, x_hat in ((K, x_hat.float()) for K, x_hat in decoded.items()):
             found |= {(K, "psnr"): psnr(x_hat, x).cpu()} | seen(K, x_hat)
             if min(x.shape[2:]) >= 11: found[K, "ssim"] = ssim(x_hat, x).cpu()  # its window
             if perceptual:

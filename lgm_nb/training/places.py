@@ -44,7 +44,8 @@ def stored(settings):
 
 def as_stored(settings, values):
     "Settings that spell their places as these stored values do: fingerprints stay the same."
-    return spelled(settings, values["data"]["name"], values.get("init"))
+    settings = spelled(settings, values["data"]["name"], values.get("init"))
+    return replace(settings, precision=values.get("precision", "float32"))
 
 # %% ../../nbs/training/places.ipynb #f12e64a9
 def same_place(here, there):
@@ -66,6 +67,7 @@ def differences(settings, values):
     "What settings and stored values do not share, apart from the spelling of places: a list."
     here, there = flatten(comparable(settings)), flatten(values)
     there.pop("data.dir", None)
+    if settings.precision == "auto": there.pop("precision", None)  # it stays what it was
     def same(name):
         one, other = here.get(name), there.get(name)
         if name == "data.name": return same_place(one, other) or has_moved(one, other)

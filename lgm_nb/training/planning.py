@@ -2,11 +2,10 @@
 
 # %% auto #0
 __all__ = ['KEPT_IN_BF16', 'ASSUMED_USE', 'pass_cost', 'on_meta', 'tokenizer_cost', 'generator_cost', 'memory_of', 'stage_plan',
-           'plan', 'matmul_rate', 'count_images', 'print_plan']
+           'plan', 'count_images', 'print_plan']
 
 # %% ../../nbs/training/planning.ipynb #ec365740
 import os
-import time
 import warnings
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.distributed import batch_slice, world_size
 from ..base.names import shown, whole_path
+from ..base.precision import choose_precision, matmul_rate
 from ..data.folders import check_enough, list_parts
 from ..data.images import DATA_SIZES
 from ..generator import DiT
@@ -149,23 +149,6 @@ def plan(settings, images=None, classes=10, processes=1):
 # %% ../../nbs/training/planning.ipynb #991528e5
 ASSUMED_USE = 0.4  # share of the matrix-product rate that training is assumed to reach
 
-
-def matmul_rate(device, precision="float32", size=None, seconds=0.4):
-    "Operations per second (TFLOP/s) of square matrix products on a device: the median of several."
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    n, rates = size or (8192 if device.type == "cuda" else 512), []
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    a @ b
-    synchronise()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rates) < 3:
-        began = time.perf_counter()
-        a @ b
-        synchronise()
-        rates.append(2 * n ** 3 / (time.perf_counter() - began) / 1e12)
-    return sorted(rates)[len(rates) // 2]
-
 # %% ../../nbs/training/planning.ipynb #26e6d495
 def count_images(settings):
     """(training images, classes, a remark or None) of the data that settings name.
@@ -192,8 +175,8 @@ def print_plan(settings, device=torch.device("cpu")):
     A folder without images raises `UserError`.
     """
     images, classes, remark = count_images(settings)
-    # many processors only imitate bf16
-    precision = settings.precision if device.type == "cuda" else "float32"
+    precision = choose_precision(settings.precision, device)[0]
+    settings = replace(settings, precision=precision)
     processes, rate = world_size(), matmul_rate(device, precision)
     print(f"{settings.preset}: {images:,} training images, {classes} classes, {processes} "
           f"process{'es' if processes > 1 else ''} on {device.type}, {settings.precision}")

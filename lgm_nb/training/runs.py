@@ -13,6 +13,7 @@ import re
 import socket
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from lgm_nb.base.distributed import (
     broadcast_from_main,
     launched,
     pick_device,
+    print_main,
     rank,
     world_size,
 )
@@ -32,6 +34,7 @@ from ..base.errors import UserError
 from ..base.files import load_json, save_json, text_path, written_beside
 from ..base.names import shown
 from ..base.places import data_folder, installed
+from ..base.precision import choose_precision
 from .places import as_stored, check_out, continues, stored
 from .settings import comparable, flatten
 
@@ -105,10 +108,15 @@ class Run:
         if rank() == 0:
             check_out(self.folder)
             self.lock = lock_folder(self.folder)
-            if not continues(settings): save_json(self.path("settings.json"), stored(settings))
+            begun = continues(settings)
             if not self.path("environment.json").exists():
                 save_json(self.path("environment.json"), environment())
             tidy(self.folder)
+        if broadcast_from_main(rank() == 0 and not begun):
+            wanted, words = choose_precision(settings.precision, self.device)
+            if words: print_main(words)
+            settings = replace(settings, precision=wanted)
+            if rank() == 0: save_json(self.path("settings.json"), stored(settings))
         barrier()
         self.settings = as_stored(settings, load_json(self.path("settings.json")))
         if rank() == 0: self.trackers()
