@@ -5,9 +5,10 @@ __all__ = ['step_gflops', 'with_shares', 'peak_memory', 'measure_steps', 'tell_s
            'measure_sampling', 'tell_sampling', 'measure_tokenizer', 'tell_tokenizer', 'measure_reading',
            'tell_reading', 'measure_profile', 'tell_profile']
 
-# %% ../nbs/bench_networks.ipynb #132ff069
+# %% ../nbs/bench_networks.ipynb #4b349712
 import gc
 import time
+from dataclasses import replace
 
 import torch
 from torch._dynamo.utils import counters
@@ -33,9 +34,9 @@ from .flow import sample
 from .generator import DiT
 from .training.pipeline import load_run
 from .training.planning import pass_cost
-from .training.stages import speed_up
+from .training.speed import sped_up
 
-# %% ../nbs/bench_networks.ipynb #8b94665b
+# %% ../nbs/bench_networks.ipynb #9d3f2251
 def step_gflops(case, K, device):
     "GFLOPs for one latent of K tokens: {forward, training}."
     c, s = CASE | case, settings_of(case, device)
@@ -64,7 +65,7 @@ def with_shares(times, gflops, batch, rate):
         found[K]["operation_ratio"] = gflops[K] / gflops[longest]
     return found
 
-# %% ../nbs/bench_networks.ipynb #5fc3874e
+# %% ../nbs/bench_networks.ipynb #80b1c5a8
 def peak_memory(device):
     "Most memory (GB) in use on a GPU since it was asked last; None on a CPU."
     if device.type != "cuda": return None
@@ -110,7 +111,7 @@ def tell_steps(c):
                      for what in ("training", "forward") if what in c) + (
         f"; {c['graphs']} graphs for {len(c['case']['lengths'])} lengths" if c["compile"] else "")
 
-# %% ../nbs/bench_networks.ipynb #2dadc9ef
+# %% ../nbs/bench_networks.ipynb #ce151ffa
 def measure_peers(cell, plan, device):
     "Seconds of ours and of the peers, forward and training, and how many times as long ours takes."
     case, parts, left_out, facts = dict(cell["case"]), {}, {}, {}
@@ -134,12 +135,12 @@ def tell_peers(c):
         f"{r['median']:.2f} times {name}" for part in c[what].values()
         for name, r in part["ours_over"].items()) for what in ("training", "forward"))
 
-# %% ../nbs/bench_networks.ipynb #d8cc7f9e
+# %% ../nbs/bench_networks.ipynb #b0b4a428
 def shipped(cell, device):
     "(tokenizer, generator, latents, settings with a cell's precision) of the shipped weights."
     tokenizer, generator, latents, s = load_run(data_folder() / "weights", device)
-    s.precision, s.compile = cell["precision"], cell["compile"]
-    return speed_up(tokenizer, s), speed_up(generator, s), latents, s
+    return tokenizer, generator, latents, replace(s, precision=cell["precision"],
+                                                  compile=cell["compile"])
 
 
 def measure_sampling(cell, plan, device):
@@ -154,7 +155,7 @@ def measure_sampling(cell, plan, device):
             ways[K, batch] = lambda y=y, n=noise, p=pattern, w=weight: sample(
                 generator, y, p, noise=n, points=cell["points"], shift=e.shift, guidance=w,
                 guidance_mode=e.guidance_mode)
-    with autocast(s, device):
+    with autocast(s, device), sped_up(generator, cell["compile"]):
         times = alternate(ways, device, cell["seconds"], least=2, most=20)
     rows = {}
     for (K, batch), seconds in times.items():
@@ -177,7 +178,7 @@ def measure_tokenizer(cell, plan, device):
     tokenizer, _, _, s = shipped(cell, device)
     t, batch = s.tokenizer, cell["batch"]
     x = torch.rand(batch, t.image_channels, t.image_size, t.image_size, device=device) * 2 - 1
-    with torch.no_grad(), autocast(s, device):
+    with torch.no_grad(), autocast(s, device), sped_up(tokenizer, cell["compile"]):
         z = tokenizer.encode(x)
         times = alternate(dict(encode=lambda: tokenizer.encode(x),
                                decode=lambda: tokenizer.decode(z)), device, cell["seconds"],
@@ -191,7 +192,7 @@ def tell_tokenizer(c):
     return ", ".join(f"{name} {speed:,.0f} images/s" for name, speed in
                      c["images_per_second"].items())
 
-# %% ../nbs/bench_networks.ipynb #2f4c000a
+# %% ../nbs/bench_networks.ipynb #18afcb37
 def measure_reading(cell, plan, device):
     "Latents and pictures read a second: see `lgm_nb.bench_data`."
     latents = measure_shards(cell["tokens"], cell["channels"], cell["files"], repeats=3)

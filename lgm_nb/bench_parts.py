@@ -4,7 +4,7 @@
 __all__ = ['FORMS', 'with_threads', 'measure_rates', 'tell_rates', 'again_by_sklearn', 'measure_patterns', 'tell_patterns',
            'masked', 'folded', 'plain', 'attention_ways', 'measure_attention', 'tell_attention']
 
-# %% ../nbs/bench_parts.ipynb #bdaf0ef3
+# %% ../nbs/bench_parts.ipynb #6d270d92
 import statistics
 from functools import partial
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from .bench_steps import alternate, spread, tokenizer_seconds
 from .generator import Attention, attend
 from .merging import LearnableGlobalMerging, MergeTree
 
-# %% ../nbs/bench_parts.ipynb #cc4078ad
+# %% ../nbs/bench_parts.ipynb #e017ed77
 def with_threads(count, work):
     "work(), with `count` threads in every operation."
     before = torch.get_num_threads()
@@ -56,7 +56,7 @@ def tell_rates(c):
     return "; ".join(f"{p}, {name}: {1000 * r['median']:,.0f} GFLOP/s"
                      for p, rates in c["rates"].items() for name, r in rates.items())
 
-# %% ../nbs/bench_parts.ipynb #1561ecf2
+# %% ../nbs/bench_parts.ipynb #17af6b4b
 def again_by_sklearn(similarity, K, blocks):
     "Labels of K clusters as scikit-learn finds them, K/blocks in each block: a fresh clustering."
     from sklearn.cluster import AgglomerativeClustering
@@ -112,7 +112,7 @@ def tell_patterns(c):
     return (f"{'; '.join(map(part, c['tables']))}; one pattern {t['share']:.2%} of a training step "
             f"at N = {t['tokens']}")
 
-# %% ../nbs/bench_parts.ipynb #3faa710b
+# %% ../nbs/bench_parts.ipynb #8d4dfba6
 def masked(q, k, v, log_sizes):
     "Attention (B, heads, K, d) with cluster sizes (K,) as an additive mask."
     return F.scaled_dot_product_attention(q, k, v,
@@ -139,7 +139,7 @@ def plain(q, k, v, log_sizes):
 
 FORMS = dict(plain=plain, masked=masked, folded=folded, attend=attend)
 
-# %% ../nbs/bench_parts.ipynb #0de3fa7d
+# %% ../nbs/bench_parts.ipynb #0eceed92
 def attention_ways(shape, cell, device):
     """({name: function of a forward or, with `learn`, forward and backward pass}, largest
     difference of `attend` and the mask) at shape (batch, heads, K, d).

@@ -4,7 +4,7 @@
 __all__ = ['NETWORKS', 'MaskedAttention', 'make_ours', 'make_masked', 'make_diffusers', 'PlainBlocks', 'make_timm',
            'ready_network', 'network_way', 'network_seconds']
 
-# %% ../nbs/bench_peers.ipynb #b2e515f6
+# %% ../nbs/bench_peers.ipynb #e9a4c004
 from importlib.util import find_spec
 
 import torch
@@ -18,7 +18,7 @@ from .bench_steps import CASE, alternate, autocast, random_patterns, settings_of
 from .generator import DiT
 from .training.stages import speed_up
 
-# %% ../nbs/bench_peers.ipynb #8e0bcd51
+# %% ../nbs/bench_peers.ipynb #02d9b463
 class MaskedAttention(nn.Module):
     "An `Attention` with the cluster sizes as a dense mask: (B, K, width), (K,) -> (B, K, width)."
     def __init__(self, attention):
@@ -84,7 +84,7 @@ def make_timm(c, s):
 
 NETWORKS = dict(ours=make_ours, masked=make_masked, diffusers=make_diffusers, timm=make_timm)
 
-# %% ../nbs/bench_peers.ipynb #36825969
+# %% ../nbs/bench_peers.ipynb #c32f70e5
 def ready_network(name, case, device):
     """(model, call(x, t, y), settings) of one of `NETWORKS` on a device, with random weights
     (seed 0); compiled where the case says so.

@@ -4,7 +4,7 @@
 __all__ = ['MEASURES', 'LAPTOP', 'PAPER', 'WIDTHS', 'EAGER', 'HALF', 'COMPILED', 'cell', 'title', 'steps_cell', 'paper_cell',
            'attention_cell', 'full_scale', 'cpu_cells', 'gpu_cells', 'cells']
 
-# %% ../nbs/bench_plan.ipynb #efae9576
+# %% ../nbs/bench_plan.ipynb #a0b5d6f7
 from .bench_cells import LENGTHS, measure_training, needed, tell_training
 from lgm_nb.bench_networks import (
     measure_peers,
@@ -29,7 +29,7 @@ from lgm_nb.bench_parts import (
     tell_rates,
 )
 
-# %% ../nbs/bench_plan.ipynb #7949f913
+# %% ../nbs/bench_plan.ipynb #cda20f34
 MEASURES = dict(rates=(measure_rates, tell_rates), patterns=(measure_patterns, tell_patterns),
                 attention=(measure_attention, tell_attention), steps=(measure_steps, tell_steps),
                 peers=(measure_peers, tell_peers), sampling=(measure_sampling, tell_sampling),
@@ -54,7 +54,7 @@ def title(c):
     form = "" if c["measure"] == "rates" else f", {c['precision']}{', compiled' * c['compile']}"
     return " ".join([c["measure"], *filter(None, parts)]) + form
 
-# %% ../nbs/bench_plan.ipynb #9531f6d5
+# %% ../nbs/bench_plan.ipynb #2dc6a6e9
 LAPTOP = dict(batch=64, tokens=64, lengths=(64, 32, 16, 8))
 PAPER = dict(tokens=256, channels=32, lengths=(256, 128, 64, 32), classes=1000, optimiser="adamw")
 # width, heads and blocks on a CPU
@@ -95,7 +95,7 @@ def full_scale(formats, gpu):
     for row in rows: row["needs"] = needed(row, "gpu" if gpu else "cpu")
     return rows
 
-# %% ../nbs/bench_plan.ipynb #64af3915
+# %% ../nbs/bench_plan.ipynb #736a3b0e
 def cpu_cells():
     "The cells on a CPU, most important first."
     shapes = [(64, 4, K, d) for K in (16, 32) for d in (32, 64, 72)]

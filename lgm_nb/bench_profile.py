@@ -4,7 +4,7 @@
 __all__ = ['KINDS', 'PRODUCTS', 'COPIES', 'NO_WORK', 'kind_of', 'own_times', 'shares', 'begin_profile', 'profile_training',
            'profile_sampling']
 
-# %% ../nbs/bench_profile.ipynb #8b31adda
+# %% ../nbs/bench_profile.ipynb #128c57d8
 import os
 import time
 from collections import Counter
@@ -12,10 +12,18 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from .bench_steps import CASE, autocast, random_patterns, ready_model, training_seconds, wait
+from lgm_nb.bench_steps import (
+    CASE,
+    as_drawn,
+    autocast,
+    random_patterns,
+    ready_model,
+    training_seconds,
+    wait,
+)
 from .flow import sample
 
-# %% ../nbs/bench_profile.ipynb #dfac1124
+# %% ../nbs/bench_profile.ipynb #a9a7cad8
 KINDS = ("matrix products", "attention", "norms and elementwise", "optimiser", "averages", "copies",
          "Python and other")
 PRODUCTS = ("mm", "addmm", "linear", "matmul", "_linear_pointwise", "mkldnn_linear", "conv2d",
@@ -42,7 +50,7 @@ def kind_of(name, callers=()):
         return "Python and other"
     return "norms and elementwise"
 
-# %% ../nbs/bench_profile.ipynb #f9cea2e4
+# %% ../nbs/bench_profile.ipynb #2dd1d3e2
 def own_times(events, cuda=False):
     "Seconds of each kind (without what the clock alone sees) in a list of profiler events."
     found = Counter()
@@ -81,7 +89,7 @@ def begin_profile(device):
     profiler.start()
     return profiler
 
-# %% ../nbs/bench_profile.ipynb #5f7f415d
+# %% ../nbs/bench_profile.ipynb #0c9fb4b5
 def profile_training(case, device):
     "The profile (see `shares`) of training steps at the first length of a case."
     c, held = CASE | case, {}
@@ -102,7 +110,7 @@ def profile_sampling(case, device):
     def draw():
         return sample(model, y, pattern, noise=noise, points=1 + c["rounds"], shift=e.shift,
                       guidance=e.guidance[0], guidance_mode=e.guidance_mode, interval=(0.0, 1.0))
-    with autocast(s, device):
+    with autocast(s, device), as_drawn(model, s):
         for _ in range(c["warmup"]): draw()
         profiler, began = begin_profile(device), time.perf_counter()
         draw()

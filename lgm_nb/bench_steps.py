@@ -3,17 +3,18 @@
 # %% auto #0
 __all__ = ['CASE', 'wait', 'alternate', 'spread', 'machine', 'settings_of', 'random_patterns', 'TimeUp', 'Clock',
            'ClockedLatents', 'ClockedImages', 'clocked_steps', 'training_seconds', 'tokenizer_seconds', 'ready_model',
-           'autocast', 'forward_seconds', 'sampling_seconds']
+           'as_drawn', 'autocast', 'forward_seconds', 'sampling_seconds']
 
-# %% ../nbs/bench_steps.ipynb #2866680f
+# %% ../nbs/bench_steps.ipynb #741fa97a
 import io
 import platform
 import subprocess
 import tempfile
 import time
-from contextlib import redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from .training.runs import Run
 from .training.settings import Settings
 from .training.stages import speed_up, train_generator, train_tokenizer
 
-# %% ../nbs/bench_steps.ipynb #d34fb5c6
+# %% ../nbs/bench_steps.ipynb #b2c5b474
 def wait(device):
     "Return when a device has done all that it was asked to."
     if device.type == "cuda": torch.cuda.synchronize(device)
@@ -59,7 +60,7 @@ def spread(seconds):
     low, median, high = torch.tensor(seconds, dtype=torch.double).quantile(shares).tolist()
     return dict(low=low, median=median, high=high, count=len(seconds))
 
-# %% ../nbs/bench_steps.ipynb #fd5067af
+# %% ../nbs/bench_steps.ipynb #79ce3cef
 def machine():
     "What is known of this machine: {processor's model, version of diffusers, GB of a GPU}."
     diffusers = "not installed"
@@ -77,7 +78,7 @@ def machine():
     return dict(model=model, diffusers=diffusers,
                 gpu_gb=round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1))
 
-# %% ../nbs/bench_steps.ipynb #bad467fe
+# %% ../nbs/bench_steps.ipynb #9e4d9199
 CASE = dict(width=128, depth=6, heads=4, size="custom", tokens=64, channels=8, batch=64,
             lengths=(64,), classes=10, rounds=5, warmup=2, optimiser="muon")
 
@@ -103,7 +104,7 @@ def random_patterns(N, lengths, blocks=4):
         merging = LearnableGlobalMerging(N, 64, blocks)
     return {K: merging.pattern(K) for K in lengths}
 
-# %% ../nbs/bench_steps.ipynb #50ca750c
+# %% ../nbs/bench_steps.ipynb #4b7fea88
 class TimeUp(Exception):
     "The time for a measurement is over; the steps so far count."
 
@@ -161,7 +162,7 @@ class ClockedImages(ImageSet):
         if not hasattr(ImageSet, "load"): self.clock()  # earlier versions read by this call alone
         return super().batch(indices, flip, device)
 
-# %% ../nbs/bench_steps.ipynb #f26968e2
+# %% ../nbs/bench_steps.ipynb #d427afd5
 def clocked_steps(s, stage, device, count, classes=10, deadline=float("inf"), on_step=None):
     "Seconds of the first `count` training steps of a stage with settings s, as a list."
     clock, name = Clock(device, count, deadline, on_step), f"{stage}_training"
@@ -203,13 +204,25 @@ def tokenizer_seconds(case, device):
     count = c["warmup"] + c["rounds"]
     return dict(tokenizer=clocked_steps(s, "tokenizer", device, count)[c["warmup"]:])
 
-# %% ../nbs/bench_steps.ipynb #33ba91bf
+# %% ../nbs/bench_steps.ipynb #8386491e
 def ready_model(case, device):
-    "(generator with random weights in eval mode, compiled where asked for; its settings)."
+    "(generator with random weights in eval mode; its settings, with the number format decided)."
     c, s = CASE | case, settings_of(case, device)
+    if s.precision == "auto":
+        from lgm_nb.base.precision import choose_precision
+        s = replace(s, precision=choose_precision(s.precision, device)[0])
     torch.manual_seed(0)
-    with device: model = DiT(c["tokens"], c["channels"], c["classes"], s.generator).eval()
-    return speed_up(model, s), s
+    with device: return DiT(c["tokens"], c["channels"], c["classes"], s.generator).eval(), s
+
+
+def as_drawn(model, s):
+    "A context in which a generator is compiled as the evaluation does it, unless s.compile is off."
+    if find_spec("lgm_nb.training.speed") is None:  # an earlier version
+        speed_up(model, s)
+        return nullcontext()
+    from lgm_nb.training.speed import can_compile, sped_up
+    device = model.pos.device.type
+    return sped_up(model, s.compile == "on" or s.compile == "auto" and can_compile(device))
 
 
 def autocast(s, device):
@@ -226,6 +239,7 @@ def forward_seconds(case, device, seconds=3.0):
         x = torch.randn(c["batch"], K, c["channels"], device=device)
         return lambda: model(x, t, y, pattern)
     ways = {K: way(K, p) for K, p in random_patterns(c["tokens"], c["lengths"]).items()}
+    speed_up(model, s)
     with torch.no_grad(), autocast(s, device):
         return alternate(ways, device, seconds, warmup=c["warmup"], most=4 * c["rounds"])
 
@@ -239,5 +253,5 @@ def sampling_seconds(case, device, seconds=3.0):
         return lambda: sample(model, y, pattern, noise=noise, points=e.points[0], shift=e.shift,
                               guidance=e.guidance[0], guidance_mode=e.guidance_mode)
     ways = {K: way(p) for K, p in random_patterns(c["tokens"], c["lengths"]).items()}
-    with autocast(s, device):
+    with autocast(s, device), as_drawn(model, s):
         return alternate(ways, device, seconds, warmup=c["warmup"], most=2 * c["rounds"])

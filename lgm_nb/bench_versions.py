@@ -4,7 +4,7 @@
 __all__ = ['CHILD', 'BROUGHT', 'RUN', 'FORMS', 'measure_one', 'serve', 'check_version', 'Version', 'comparisons', 'heading',
            'compare_row', 'compare', 'comparison_line']
 
-# %% ../nbs/bench_versions.ipynb #f9e5ec45
+# %% ../nbs/bench_versions.ipynb #21e391ba
 import json
 import os
 import statistics
@@ -34,7 +34,7 @@ from lgm_nb.bench_steps import (
 )
 from .training.runs import environment
 
-# %% ../nbs/bench_versions.ipynb #3f1fbaca
+# %% ../nbs/bench_versions.ipynb #2bf60197
 CHILD = """
 import importlib.util, json, sys
 import lgm_nb
@@ -72,7 +72,7 @@ def serve(kind):
                           else f"{type(error).__name__}: {text}")
         print(json.dumps(answer), file=out, flush=True)
 
-# %% ../nbs/bench_versions.ipynb #1273aa63
+# %% ../nbs/bench_versions.ipynb #5e65c94f
 def check_version(folder):
     "The folder of an earlier version, or a `UserError` where there is none."
     folder = Path(folder)
@@ -119,7 +119,7 @@ class Version:
             self.process.stdin.close()
             self.process.stdout.close()
 
-# %% ../nbs/bench_versions.ipynb #d9834048
+# %% ../nbs/bench_versions.ipynb #bbe67844
 RUN = dict(width=128, batch=32, lengths=(64, 32, 16, 8), rounds=4, warmup=2)
 FORMS = (("float32", False), ("bf16", False), ("bf16", True))
 
@@ -149,7 +149,7 @@ def heading(row):
         map(str, c["lengths"]))
     return f"{name}{size}{form}"
 
-# %% ../nbs/bench_versions.ipynb #d0dde931
+# %% ../nbs/bench_versions.ipynb #3baeb9c3
 def compare_row(row, versions, ends):
     "The row with what all its versions answered, turn by turn; the first turn warms up as well."
     answers = {who: [] for who in row["who"]}
@@ -200,7 +200,7 @@ def compare(old, out, minutes=9.0, device="auto", rows=None):
     save_json(out, table)
     return table
 
-# %% ../nbs/bench_versions.ipynb #26654952
+# %% ../nbs/bench_versions.ipynb #2238a20f
 def comparison_line(row):
     "A row of the comparison, in one line."
     if row["state"] != "measured": return f"{heading(row)}: {row['state']}: {row['remark']}"
