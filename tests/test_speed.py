@@ -116,7 +116,7 @@ def test_half_precision_makes_steps_as_orthogonal(rank):
     torch.manual_seed(0)
     x = torch.randn(3, 64, rank) @ torch.randn(3, rank, 160) + 0.05 * torch.randn(3, 64, 160)
     whole, half = orthogonalise(x), orthogonalise(x.bfloat16()).float()
-    assert torch.linalg.svdvals(half).max() < 1.25
+    assert torch.linalg.svdvals(half).max() < 1.35
     assert torch.cosine_similarity(whole.flatten(), half.flatten(), 0) > 0.98
 
 
