@@ -19,17 +19,15 @@ from .base.errors import UserError
 
 # %% ../nbs/method/07_generator.ipynb #4a070528
 class RMSNorm(nn.RMSNorm):
-    """x (..., width) over its root mean square, times the weight; computed in float32, in x's
-    format.
+    """torch's RMSNorm of x (..., width), computed in float32; in x's format.
 
-    shift, scale (B, 1, width): with a condition, the weight is multiplied by 1 + scale, and shift
-    is added.
+    shift, scale (B, 1, width) of a condition: the result is multiplied by 1 + scale, and shift is
+    added.
     """
     def forward(self, x, shift=None, scale=None):
-        h, eps = x.float(), torch.finfo(torch.float32).eps
-        h = h * (h.square().mean(-1, keepdim=True) + eps).rsqrt()
-        if shift is None: return (h * self.weight).to(x.dtype)
-        return torch.addcmul(shift.to(h), h, self.weight * (1 + scale)).to(x.dtype)
+        h = super().forward(x.float())
+        if shift is not None: h = torch.addcmul(shift.to(h), h, 1 + scale.to(h))
+        return h.to(x.dtype)
 
 # %% ../nbs/method/07_generator.ipynb #e3b03af9
 def counted_from(q, k, v, log_sizes=None):
@@ -53,11 +51,11 @@ def counted_in_channels(q, k, v, log_sizes=None):
     if log_sizes is None: return F.scaled_dot_product_attention(q, k, v)
     d, wanted = q.shape[-1], q.shape[-1] ** 0.5 * log_sizes.float()
     rounded = wanted.to(k.dtype)
-    sizes = torch.stack([rounded, (wanted - rounded).to(k.dtype)], -1).expand(*k.shape[:-1], 2)
-    room = -(d + 2) % 8  # kernels want a multiple of 8
-    q, k = (F.pad(torch.cat([t, more], -1), (0, room))
-            for t, more in ((q, torch.ones_like(sizes)), (k, sizes)))
-    return F.scaled_dot_product_attention(q, k, F.pad(v, (0, 2 + room)), scale=d ** -0.5)[..., :d]
+    sizes = torch.stack([rounded, (wanted - rounded).to(k.dtype)], -1)
+    more = 2 + -(d + 2) % 8  # kernels want a multiple of 8
+    sizes = F.pad(sizes, (0, more - 2)).expand(*k.shape[:-1], more)
+    q, k, v = F.pad(q, (0, more), value=1.0), torch.cat([k, sizes], -1), F.pad(v, (0, more))
+    return F.scaled_dot_product_attention(q, k, v, scale=d ** -0.5)[..., :d]
 
 
 def attend(q, k, v, log_sizes=None):

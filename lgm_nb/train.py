@@ -18,6 +18,7 @@ from .base.files import load_json
 from .base.moved import without_gone
 from .base.names import shown
 from .base.places import in_project
+from .base.precision import choose_precision
 from .evaluation.extraction import check_extractor
 from .evaluation.pictures import PICTURES, draw_missing
 from .evaluation.report import evaluate, print_results
@@ -99,6 +100,7 @@ def dry_run(settings, device):
     """
     check_out(settings.out)
     continues(settings)
+    settings = replace(settings, precision=choose_precision(settings.precision, device)[0])
     check_files(settings)
     folder = folder_of(settings.data.name)
     if folder is None or folder.is_dir():

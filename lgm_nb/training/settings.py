@@ -80,7 +80,7 @@ class Optimisation:
 @dataclass
 class TokenizerTraining(Optimisation):
     "How the tokenizer learns."
-    steps: int = 1200
+    steps: int = 2000
     "Training steps."
     batch_size: int = 32
     "Images in a step."
@@ -109,7 +109,7 @@ class TokenizerTraining(Optimisation):
 @dataclass
 class GeneratorTraining(Optimisation):
     "How the generator learns."
-    steps: int = 1300
+    steps: int = 2600
     "Training steps."
     batch_size: int = 32
     "Latents in a step."
@@ -160,10 +160,8 @@ class EvaluationSettings:
     "Images drawn for each try."
     guidance_mode: Literal["per_position", "standard"] = "standard"
     "Form of guidance."
-    batch_size: int = 20
-    """Images drawn or encoded at once; small batches stay in the cache of a CPU and are faster
-    there.
-    """
+    batch_size: int = 100
+    "Images drawn or encoded at once."
 
 # %% ../../nbs/training/settings.ipynb #94319086
 class PerLength:
