@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 from timm.layers import Attention as VitAttention
+from timm.layers import use_fused_attn
 from timm.models.vision_transformer import Block as VitBlock
 from timm.models.vision_transformer import VisionTransformer
 
@@ -65,9 +66,10 @@ def speed_up(model, settings, steps=0, graphs=1):
 
 
 def settled(model):
-    "A model after training: its blocks run as they are written, for any shape."
+    "A model after training: its blocks run as one read from a file does, for any shape."
     for part in model.modules():
         if isinstance(part, (VitBlock, DitBlock)): part._compiled_call_impl = None
+        if isinstance(part, VitAttention): part.fused_attn = use_fused_attn()
     return model
 
 # %% ../../nbs/training/speed.ipynb #0c13cc0b
