@@ -54,14 +54,15 @@ def speed_up(model, settings, steps=0, graphs=1):
     many steps at `graphs` token counts: checkpointing, and compiled blocks (see `pays`).
     """
     device = next(model.parameters()).device
+    on_cpu = device.type == "cpu"
     for part in model.modules():
         if isinstance(part, VisionTransformer): part.set_grad_checkpointing(settings.checkpointing)
         if isinstance(part, DiT): part.checkpointing = settings.checkpointing
-        if isinstance(part, VitAttention) and device.type == "cpu": part.fused_attn = False
+        if isinstance(part, VitAttention) and on_cpu: part.fused_attn = False
     if pays(settings, device, steps, graphs):
         print_main("Transformer blocks are compiled: the first steps take up to a minute, or "
                    "seconds where an earlier run has done it.")
-        compile_blocks(model, dynamic=False)
+        compile_blocks(model, dynamic=on_cpu and graphs > 1)
     return model
 
 
