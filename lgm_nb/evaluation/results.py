@@ -83,7 +83,8 @@ def markdown_table(result):
                  f"{m['reconstructed']:,} reconstructions to their own originals. ")
     told = "".join(f"{sentence} " for sentence in reasons(rows))
     lines += ["", f"Seed {m['seed']}; {m['data']}. {distances}{told}"
-              f"{m['guidance_mode'].capitalize()} guidance, averaged weights (decay {m['ema']}). "
+              f"{m['guidance_mode'].capitalize()} guidance, averaged weights (decay {m['ema']}), "
+              f"networks in {result['settings'].get('precision', 'float32')}. "
               f"Machine: {e['processor']}, {e['cores']} cores, "
               f"{'no GPU' if e['gpu'] == 'none' else e['gpu']}, torch {e['versions']['torch']}. "
               f"Tokenizer {seconds['tokenizer'] / 60:.1f} min, "
