@@ -29,7 +29,7 @@ TINY = """
     --tokenizer-training.batch-size 8 --tokenizer-training.lengths 4 8 16
     --tokenizer-training.length-weights 2 1 1 --generator.width 32 --generator.depth 2
     --generator.heads 2 --generator-training.steps 48 --generator-training.batch-size 16
-    --generator-training.lengths 16 8 4 --evaluation.lengths 16 8
+    --generator-training.lengths 16 8 4 --evaluation.lengths 16 8 --precision float32
 """.split()
 JUDGED = """
     --losses.adversarial 0.4 --losses.adversarial-start 5 --losses.lecam 0.001

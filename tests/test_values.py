@@ -42,7 +42,7 @@ TINY = """
     --tokenizer.decoder-depth 1 --generator.width 16 --generator.depth 1 --generator.heads 2
     --tokenizer-training.steps 2 --generator-training.steps 2 --tokenizer-training.batch-size 8
     --generator-training.batch-size 8 --evaluation.samples 13 --evaluation.images 12
-    --evaluation.points 2 --evaluation.lengths 64 4
+    --evaluation.points 2 --evaluation.lengths 64 4 --precision float32
 """.split()
 CLOTHES = [*TINY, "--data.limit", "100"]
 PICTURES = ["--preset", "cifar10", *TINY]
