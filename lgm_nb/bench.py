@@ -45,7 +45,7 @@ def print_table(plan):
           f"{'' if plan['perceptual'] else ', no perceptual loss (lpips is not installed)'}.")
     for c in plan["cells"]: print(table_line(c))
 
-# %% ../nbs/bench.ipynb #b0d558e1
+# %% ../nbs/bench.ipynb #57e2f07e
 def work(path):
     """Measure the cells that wait in the table at `path`, and rewrite it after each; True, or False
     after one that failed. Every cell begins with seed 0.
@@ -73,7 +73,7 @@ def work(path):
         if cell["state"] == "failed": return False
     return True
 
-
+# %% ../nbs/bench.ipynb #8d340ccc
 def process(path, seconds):
     """Run `work(path)` in a process of its own, for some seconds at most; returns how it ended, in
     words.

@@ -60,7 +60,7 @@ def step_seconds(s, stage, device, deadline):
     count = getattr(s, f"{stage}_training").steps
     return clocked_steps(s, stage, device, count, CLASSES, deadline)
 
-# %% ../nbs/bench_cells.ipynb #e0da05f2
+# %% ../nbs/bench_cells.ipynb #0464940c
 def halving(batch, work):
     """(work(batch), batch, remark): where memory runs out, with half the batch, and again; not even
     1 raises `UserError`.
@@ -85,7 +85,7 @@ def rate_of(plan, cell):
     rates = [c["tflops"] for c in plan["cells"] if c["measure"] == "rates" and "tflops" in c]
     return rates[0][cell["precision"]] if rates else None
 
-
+# %% ../nbs/bench_cells.ipynb #807e6a79
 def measure_training(cell, plan, device):
     """Facts of one training cell: batch, times, images per second, peak memory, GFLOPs for an
     image, utilisation.
@@ -117,7 +117,7 @@ def measure_training(cell, plan, device):
                 peak_memory_gb=torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
                 utilisation=gflops * batch / times["median"] / 1000 / rate if rate else None)
 
-
+# %% ../nbs/bench_cells.ipynb #c4aba3ce
 def tell_training(c):
     "What a cell of training found, in one line."
     t, use, gb = c["seconds"], c["utilisation"], c["peak_memory_gb"]

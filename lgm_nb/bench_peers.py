@@ -18,7 +18,7 @@ from .bench_steps import CASE, alternate, autocast, random_patterns, settings_of
 from .generator import DiT
 from .training.stages import speed_up
 
-# %% ../nbs/bench_peers.ipynb #02d9b463
+# %% ../nbs/bench_peers.ipynb #2d5f8de4
 class MaskedAttention(nn.Module):
     "An `Attention` with the cluster sizes as a dense mask: (B, K, width), (K,) -> (B, K, width)."
     def __init__(self, attention):
@@ -46,7 +46,7 @@ def make_masked(c, s):
     for block in model.blocks: block.attn = MaskedAttention(block.attn)
     return model, call
 
-
+# %% ../nbs/bench_peers.ipynb #2b9148d2
 def make_diffusers(c, s):
     "(diffusers' DiT of the same width, depth and heads on a square of N tokens, its call)."
     if find_spec("diffusers") is None:

@@ -26,7 +26,7 @@ class RMSNorm(nn.RMSNorm):
     """
     def forward(self, x, shift=None, scale=None):
         h = super().forward(x.float())
-        if shift is not None: h = torch.addcmul(shift.to(h), h, 1 + scale.to(h))
+        if shift is not None: h = torch.addcmul(shift, h, 1 + scale)
         return h.to(x.dtype)
 
 # %% ../nbs/method/07_generator.ipynb #e3b03af9
@@ -51,9 +51,9 @@ def counted_in_channels(q, k, v, log_sizes=None):
     if log_sizes is None: return F.scaled_dot_product_attention(q, k, v)
     d, wanted = q.shape[-1], q.shape[-1] ** 0.5 * log_sizes.float()
     rounded = wanted.to(k.dtype)
-    sizes = torch.stack([rounded, (wanted - rounded).to(k.dtype)], -1)
     more = 2 + -(d + 2) % 8  # kernels want a multiple of 8
-    sizes = F.pad(sizes, (0, more - 2)).expand(*k.shape[:-1], more)
+    sizes = F.pad(torch.stack([rounded, wanted - rounded], -1).to(k.dtype), (0, more - 2))
+    sizes = sizes.expand(*k.shape[:-1], more)
     q, k, v = F.pad(q, (0, more), value=1.0), torch.cat([k, sizes], -1), F.pad(v, (0, more))
     return F.scaled_dot_product_attention(q, k, v, scale=d ** -0.5)[..., :d]
 
@@ -92,10 +92,12 @@ class SwiGLU(nn.Module):
         self.w12, self.w3 = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
 
     def forward(self, x):
-        if any(type(layer) is not nn.Linear for layer in (self.w12, self.w3)):  # adapters, as LoRA
+        room = -self.w3.in_features % 16
+        adapted = any(type(layer) is not nn.Linear for layer in (self.w12, self.w3))  # as by LoRA
+        if adapted or not room:
             a, b = self.w12(x).chunk(2, dim=-1)
             return self.w3(F.silu(a) * b)
-        room = -self.w3.in_features % 16  # zeros up to a multiple that matrix products like
+        # zeros up to a multiple that matrix products like
         weight = F.pad(self.w12.weight.unflatten(0, (2, -1)), (0, 0, 0, room)).flatten(0, 1)
         bias = F.pad(self.w12.bias.unflatten(0, (2, -1)), (0, room)).flatten()
         a, b = F.linear(x, weight, bias).chunk(2, dim=-1)

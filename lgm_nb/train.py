@@ -116,7 +116,7 @@ def dry_run(settings, device):
         print("pretrained networks to be fetched when training begins (or put into "
               f"--weights-dir): {', '.join(wanted)}")
 
-# %% ../nbs/method/08_training.ipynb #a6e5139f
+# %% ../nbs/method/08_training.ipynb #9820553e
 PATHS = ("--out", "--init", "--weights-dir", "--data.dir")  # an empty one would be this folder
 
 
@@ -164,7 +164,7 @@ def parse(arguments):
                         "is kept with the results.")
     return settings
 
-
+# %% ../nbs/method/08_training.ipynb #df21b40d
 def main(arguments=None):
     "`python -m lgm_nb.train`: returns the exit status."
     def command():

@@ -1,6 +1,7 @@
 """Killed, stopped and damaged runs: the same command continues them, and they end with the very
 same weights.
 """
+import json
 import multiprocessing
 import os
 import random
@@ -156,6 +157,21 @@ def test_kills_while_a_thread_writes(reference, tmp_path):
         process.kill()
         ended(process)
     same(finish(out), reference)
+
+
+def test_kills_change_nothing_in_half_precision(reference, tmp_path):
+    half = [*JUDGED, "--precision", "bf16"]
+    for step in (None, 4):
+        out = tmp_path / f"run-{step}"
+        if step:
+            process = start(out, "tokenizer", 0, half)
+            wait_for(process, lambda out=out: progress(out, "tokenizer") >= step)
+            process.kill()
+            ended(process)
+            assert 0 < progress(out, "tokenizer") < LAST["tokenizer"]
+        for stage in LAST: assert run(out, stage, 0, half)[0] == 0
+        assert json.loads((out / "settings.json").read_text())["precision"] == "bf16"
+    same(out, tmp_path / "run-None")
 
 
 def test_kills_leave_no_rubbish(killed):
