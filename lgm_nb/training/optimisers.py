@@ -29,8 +29,8 @@ def orthogonalise(x, rounds=5, coefficients=(3.4445, -4.775, 2.0315), eps=1e-7):
     """
     if x.shape[1] > x.shape[2]: return orthogonalise(x.mT, rounds, coefficients, eps).mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(eps)
-    if x.dtype == torch.bfloat16 and rounds > 2:
-        x, rounds = rounds_of(x, 2, coefficients), rounds - 2
+    if x.dtype == torch.bfloat16 and rounds > 3:
+        x, rounds = rounds_of(x, 3, coefficients), rounds - 3
     return rounds_of(x, rounds, coefficients)
 
 
