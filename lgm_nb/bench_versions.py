@@ -132,9 +132,10 @@ def comparisons():
     networks = [row("networks", 3, wide | dict(precision=precision, compile=on, rounds=3, warmup=1),
                     ("old", "new", "diffusers"), learn=learn)
                 for precision, on in FORMS for learn in (True, False)]
-    profiles = [row(f"profile_{what}", 1, RUN | dict(lengths=(K,), rounds=4, warmup=4))
+    drawn = RUN | dict(rounds=2, images=20)  # as many for both: the defaults differ
+    profiles = [row(f"profile_{what}", 1, drawn | dict(lengths=(K,), rounds=4, warmup=4))
                 for what in ("training", "sampling") for K in (64, 8)]
-    return [row("training", 3, RUN), row("sampling", 3, RUN | dict(rounds=2)),
+    return [row("training", 3, RUN), row("sampling", 3, drawn),
             row("tokenizer", 3, dict(rounds=8, warmup=8)), *networks[:2], *profiles,
             *networks[2:], row("training", 3, RUN | wide | dict(rounds=2))]
 
