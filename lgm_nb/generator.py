@@ -2,18 +2,22 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'RMSNorm', 'counted_from', 'counted_in_channels', 'attend', 'Attention', 'SwiGLU', 'Modulation', 'Block',
-           'time_features', 'GeneratorSettings', 'DiT']
+           'time_features', 'GeneratorSettings', 'DiT', 'counting_operations']
 
 # %% ../nbs/method/07_generator.ipynb #d09b99c7
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from .base.errors import UserError
 
@@ -85,14 +89,19 @@ class Attention(nn.Module):
 
 # %% ../nbs/method/07_generator.ipynb #64d6bec3
 class SwiGLU(nn.Module):
-    "Gated MLP: two thirds of the usual hidden width, so that the cost stays the same."
+    """Gated MLP: two thirds of the usual hidden width, so that the cost stays the same.
+
+    multiple: products see a hidden width raised to one, with zeros; 1 while operations are counted.
+    """
+    multiple = 16
+
     def __init__(self, width):
         super().__init__()
         hidden = int(2 / 3 * 4 * width)
         self.w12, self.w3 = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
 
     def forward(self, x):
-        room = -self.w3.in_features % 16
+        room = -self.w3.in_features % self.multiple
         adapted = any(type(layer) is not nn.Linear for layer in (self.w12, self.w3))  # as by LoRA
         if adapted or not room:
             a, b = self.w12(x).chunk(2, dim=-1)
@@ -224,3 +233,15 @@ class DiT(nn.Module):
             else: h = block(h, c, log_sizes)
         shift, scale = self.final_modulation(c)
         return self.out(self.final_norm(h, shift, scale))
+
+# %% ../nbs/method/07_generator.ipynb #4a12019d
+@contextmanager
+def counting_operations():
+    """Counts operations: `get_total_flops()` of what it gives, a multiply-add as two.
+
+    Matrix products, convolutions and attention are counted (torch's FlopCounterMode); additions,
+    norms, activations, and zeros that only fill a product's shape are not.
+    """
+    exact = patch.object(SwiGLU, "multiple", 1)
+    with exact, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter

@@ -289,8 +289,9 @@ class Tokenizer(nn.Module):
 
     def forward(self, x, K, noise=None):
         "One training pass at K tokens, a `Tokenized`; noise (B, N, C): the gaussian latents' draw."
-        fetched = self.merging.fetch()  # on its way while the encoder works
+        # what merging reads on the CPU is on its way while the encoder works
+        early = {"fetched": self.merging.fetch()} if hasattr(self.merging, "fetch") else {}
         latents = self.quantize(self.encode_raw(x), noise)
-        merged = self.merging(latents.z, K, fetched=fetched)
+        merged = self.merging(latents.z, K, **early)
         return Tokenized(self.decode(merged.z), latents.z, merged.z, merged.align_loss,
                          latents.loss)

@@ -75,9 +75,7 @@ class Truncation(nn.Module):
         lengths = range(self.num_tokens, self.blocks - 1, -1)
         return np.stack([self.pattern(K).labels.numpy() for K in lengths])
 
-    def fetch(self): "Nothing has to come to the CPU."
-
-    def forward(self, z, K, noise=None, fetched=None):
+    def forward(self, z, K, noise=None):
         "z (B, N, C) with zeros after the first K tokens, as `Merged`; the alignment loss is 0."
         pattern = self.pattern(K)
         align_loss = z.new_zeros(()) if self.training else None

@@ -11,8 +11,6 @@ from collections import namedtuple
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from torch_fidelity.metric_fid import (
     KEY_METRIC_FID,
     fid_features_to_statistics,
@@ -35,6 +33,7 @@ from ..base.precision import without_tf32
 from ..base.seeds import seed32
 from .extraction import FeatureSet, extract_features
 from .features import to_uint8
+from ..generator import counting_operations
 from ..merging import MergeTree
 
 # %% ../../nbs/evaluation/metrics.ipynb #b1fb9482
@@ -281,12 +280,9 @@ def own_labels(z, K, blocks):
 
 # %% ../../nbs/evaluation/metrics.ipynb #afbdd44a
 def gflops(function, *args):
-    """Billions of floating-point operations of one call `function(*args)`: a multiply-add counts as
-    two.
+    """Billions of floating-point operations of one call `function(*args)`: as `counting_operations` counts.
 
-    Matrix products, convolutions and attention are counted (torch's FlopCounterMode); additions,
-    norms and activations are not. A backward pass inside `function` counts too.
+    A backward pass inside `function` counts too.
     """
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        function(*args)
+    with counting_operations() as counter: function(*args)
     return counter.get_total_flops() / 1e9

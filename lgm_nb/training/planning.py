@@ -10,15 +10,13 @@ import warnings
 from dataclasses import replace
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.distributed import batch_slice, world_size
 from ..base.names import shown, whole_path
 from ..base.precision import choose_precision, matmul_rate
 from ..data.folders import check_enough, list_parts
 from ..data.images import DATA_SIZES
-from ..generator import DiT
+from ..generator import DiT, counting_operations
 from ..losses.terms import TokenizerLosses
 from ..tokenizer import Tokenized, Tokenizer
 from .presets import IMAGENET
@@ -43,7 +41,7 @@ def pass_cost(loss_of, parameters, blocks=()):
     def leave(block, given, out): inside[-1] += total()
     handles = [b.register_forward_pre_hook(enter) for b in blocks]
     handles += [b.register_forward_hook(leave) for b in blocks]
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with counting_operations() as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): loss = loss_of()
         loss.backward()
     for handle in handles: handle.remove()
