@@ -280,7 +280,7 @@ def own_labels(z, K, blocks):
 
 # %% ../../nbs/evaluation/metrics.ipynb #afbdd44a
 def gflops(function, *args):
-    """Billions of floating-point operations of one call `function(*args)`: as `counting_operations` counts.
+    """Billions of floating-point operations of one call, as by `counting_operations`.
 
     A backward pass inside `function` counts too.
     """
