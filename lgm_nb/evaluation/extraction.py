@@ -57,9 +57,7 @@ class FashionFeatures(FeatureExtractorBase):
                             f"of {input.dtype}: choose the extractor with extractor_for(channels, "
                             "size).")
         x = input[:, :1].float() / 127.5 - 1
-        features = self.network.features(x)
-        found = {"64": features, "detail": self.network.detail(x),
-                 "logits": self.network.head(features)}
+        found = dict(zip(("64", "detail", "logits"), self.network.everything(x)))
         return tuple(found[name] for name in self.features_list)
 
 # %% ../../nbs/evaluation/extraction.ipynb #9a4e290d
