@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from .base.errors import UserError
+from .base.passes import by_hand, normed_heads, scaled_norm
 
 # %% ../nbs/method/07_generator.ipynb #4a070528
 class RMSNorm(nn.RMSNorm):
@@ -29,9 +30,9 @@ class RMSNorm(nn.RMSNorm):
     added.
     """
     def forward(self, x, shift=None, scale=None):
-        h = super().forward(x.float())
-        if shift is not None: h = torch.addcmul(shift, h, 1 + scale)
-        return h.to(x.dtype)
+        if shift is None: return super().forward(x.float()).to(x.dtype)
+        if by_hand(x): return scaled_norm(self, x, shift, scale).to(x.dtype)
+        return torch.addcmul(shift, super().forward(x.float()), 1 + scale).to(x.dtype)
 
 # %% ../nbs/method/07_generator.ipynb #e3b03af9
 def counted_from(q, k, v, log_sizes=None):
@@ -82,9 +83,14 @@ class Attention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.q_norm, self.k_norm = RMSNorm(width // heads), RMSNorm(width // heads)
 
+    def parts(self, joint):
+        "Queries and keys, normalised, and values, each (B, heads, K, d), of (B, K, 3 width)."
+        if by_hand(joint): return normed_heads(joint, self.q_norm, self.k_norm, self.heads)
+        q, k, v = rearrange(joint, "b k (three h d) -> three b h k d", three=3, h=self.heads)
+        return self.q_norm(q), self.k_norm(k), v
+
     def forward(self, x, log_sizes=None):
-        q, k, v = rearrange(self.qkv(x), "b k (three h d) -> three b h k d", three=3, h=self.heads)
-        out = attend(self.q_norm(q), self.k_norm(k), v, log_sizes)  # (B, heads, K, d)
+        out = attend(*self.parts(self.qkv(x)), log_sizes)  # (B, heads, K, d)
         return self.proj(rearrange(out, "b h k d -> b k (h d)"))
 
 # %% ../nbs/method/07_generator.ipynb #64d6bec3
