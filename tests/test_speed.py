@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lgm_nb import train
+from lgm_nb import generator, train
 from lgm_nb.base import precision
 from lgm_nb.base.errors import UserError
 from lgm_nb.generator import DiT, GeneratorSettings, counted_from, counted_in_channels
@@ -119,6 +119,33 @@ def test_padded_widths_change_nothing(width):
         def forward(self, x): return super().forward(x) + 1
     mlp.w3.__class__ = Adapted
     assert torch.allclose(mlp(x), mlp.w3(F.silu(a) * b), atol=1e-6)
+
+
+def velocity_and_gradients(model, half):
+    "What a model makes of one batch, and the gradient of every weight."
+    torch.manual_seed(1)
+    x, t, y = torch.randn(3, 16, 8), torch.rand(3), torch.tensor([0, 4, 10])
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half): out = model(x, t, y)
+    out.float().square().mean().backward()
+    return {"out": out.detach()} | {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("width, heads", [(32, 4), (34, 2), (24, 1)])
+@pytest.mark.parametrize("half", [False, True])
+def test_passes_by_hand_change_nothing(monkeypatch, half, width, heads, checkpointing):
+    torch.manual_seed(0)
+    model = DiT(16, 8, 10, GeneratorSettings(width=width, depth=2, heads=heads)).train()
+    for p in model.parameters(): torch.nn.init.normal_(p, std=0.3)
+    model.checkpointing = checkpointing
+    own = velocity_and_gradients(model, half)
+    monkeypatch.setattr(generator, "by_hand", lambda x: False)
+    plain = velocity_and_gradients(model, half)
+    assert own["out"].dtype == plain["out"].dtype
+    for name, wanted in plain.items():
+        gap = (own[name] - wanted).float().norm() / wanted.float().norm()
+        assert gap < (0.03 if half else 1e-5), (name, gap)
 
 
 @pytest.mark.parametrize("rank", [2, 40])

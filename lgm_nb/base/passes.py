@@ -52,7 +52,7 @@ class NormedHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx, joint, gains, heads, eps):
         B, K, d = *joint.shape[:2], gains.shape[1]
-        parts, made, kept = joint.view(B, K, 3, heads, d).permute(2, 0, 3, 1, 4), [], []
+        parts, made, kept = joint.reshape(B, K, 3, heads, d).permute(2, 0, 3, 1, 4), [], []
         for x, gain in zip(parts, gains):
             rate = inverse_rms(x, eps)
             h = torch.mul(x, rate, out=rate.new_empty(x.shape))
@@ -70,6 +70,7 @@ class NormedHeads(torch.autograd.Function):
         parts = joint.permute(2, 0, 3, 1, 4)
         parts[2].copy_(gradients[2])
         for place, gradient, gain, h, rate in zip(parts, gradients, gains, kept[::2], kept[1::2]):
+            gradient = gradient.float()
             product = gradient * h
             along = (product.reshape(-1, d) @ gain / d).view(rate.shape)
             place.copy_((gradient * gain).addcmul_(h, along, value=-1).mul_(rate))
