@@ -74,7 +74,9 @@ def command(given):
         commit = subprocess.run(["git", "-C", str(old), "rev-parse", "HEAD"], capture_output=True,
                                 text=True).stdout.strip()
         save_json(given.out, dict(
-            command=f"python tests/bench_runs.py --runs {given.runs}", old=commit or "unknown",
+            command=" ".join(["python tests/bench_runs.py --old FOLDER --runs", str(given.runs),
+                              *(["--extra"] if given.extra else []), *given.extra]),
+            old=commit or "unknown",
             environment=environment(), versions=versions, **summary(versions)))
     print(json.dumps(summary(versions)["seconds"] | dict(ratio=summary(versions)["ratio"])))
 
