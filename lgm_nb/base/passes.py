@@ -16,6 +16,7 @@ def by_hand(x):
 def inverse_rms(x, eps):
     "1 / root mean square of x (..., d), with eps inside the root: (..., 1) in float32."
     eps = torch.finfo(torch.float32).eps if eps is None else eps
+    if x.dtype == torch.float64: x = x.float()
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
