@@ -23,9 +23,21 @@ PROJECT = Path(__file__).resolve().parents[1]
 KEPT = ("psnr", "rfd", "frechet", "rfd_detail", "frechet_detail", "recognised")
 
 
+def commit_of(folder):
+    "The commit that a clone is at, or unknown."
+    found = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True,
+                           text=True)
+    return found.stdout.strip() or "unknown"
+
+
 def one_run(folder, out, seed, extra):
     "Facts of a default run of the clone in `folder`, written to `out`; from there when it is done."
-    if (out / "facts.json").exists(): return load_json(out / "facts.json")
+    asked = dict(commit=commit_of(folder), extra=list(extra))
+    if (out / "facts.json").exists():
+        facts = load_json(out / "facts.json")
+        if {name: facts.get(name, value) for name, value in asked.items()} == asked: return facts
+        raise UserError(f"{out} holds a run of another commit or with other options; delete it, or "
+                        "give another --place.")
     places = dict(PYTHONPATH=str(folder), TORCHINDUCTOR_CACHE_DIR=str(out.parent / "compiled"))
     began = time.monotonic()
     words = [sys.executable, "-m", "lgm_nb.train", "--seed", str(seed), "--out", str(out), *extra]
@@ -37,7 +49,7 @@ def one_run(folder, out, seed, extra):
     timing, metrics = load_json(out / "timing.json"), load_json(out / "metrics.json")
     rows = {K: {name: row[name] for name in KEPT if name in row}
             for K, row in metrics["lengths"].items()}
-    facts = dict(seed=seed, seconds=seconds, stages=timing["seconds"], lengths=rows,
+    facts = asked | dict(seed=seed, seconds=seconds, stages=timing["seconds"], lengths=rows,
                  precision=load_json(out / "settings.json").get("precision", "float32"))
     save_json(out / "facts.json", facts)
     return facts
@@ -71,12 +83,10 @@ def command(given):
             out.mkdir(parents=True, exist_ok=True)
             versions[name].append(one_run(folder, out, seed, given.extra))
             print(name, seed, f"{versions[name][-1]['seconds']:.0f} seconds", flush=True)
-        commit = subprocess.run(["git", "-C", str(old), "rev-parse", "HEAD"], capture_output=True,
-                                text=True).stdout.strip()
         save_json(given.out, dict(
             command=" ".join(["python tests/bench_runs.py --old FOLDER --runs", str(given.runs),
                               *(["--extra"] if given.extra else []), *given.extra]),
-            old=commit or "unknown",
+            old=commit_of(old),
             environment=environment(), versions=versions, **summary(versions)))
     print(json.dumps(summary(versions)["seconds"] | dict(ratio=summary(versions)["ratio"])))
 

@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from lgm_nb import generator, train
 from lgm_nb.base import precision
 from lgm_nb.base.errors import UserError
-from lgm_nb.generator import DiT, GeneratorSettings, counted_from, counted_in_channels
+from lgm_nb.base.passes import scaled_norm
+from lgm_nb.generator import (
+    DiT,
+    GeneratorSettings,
+    counted_from,
+    counted_in_channels,
+    counting_operations,
+)
+from lgm_nb.merging import MergePattern
 from lgm_nb.training import runs, speed
 from lgm_nb.training.optimisers import orthogonalise
 from lgm_nb.training.places import differences
@@ -121,31 +129,84 @@ def test_padded_widths_change_nothing(width):
     assert torch.allclose(mlp(x), mlp.w3(F.silu(a) * b), atol=1e-6)
 
 
-def velocity_and_gradients(model, half):
+def velocity_and_gradients(model, half, batch=3, pattern=None):
     "What a model makes of one batch, and the gradient of every weight."
     torch.manual_seed(1)
-    x, t, y = torch.randn(3, 16, 8), torch.rand(3), torch.tensor([0, 4, 10])
+    K = 16 if pattern is None else pattern.K
+    x, t, y = torch.randn(batch, K, 8), torch.rand(batch), torch.arange(batch)
     model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=half): out = model(x, t, y)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        out = model(x.to(model.pos.dtype), t, y, pattern)
     out.float().square().mean().backward()
     return {"out": out.detach()} | {name: p.grad for name, p in model.named_parameters()}
+
+
+def awake(width, heads):
+    torch.manual_seed(0)
+    model = DiT(16, 8, 10, GeneratorSettings(width=width, depth=2, heads=heads)).train()
+    for p in model.parameters(): p.data += 0.1 * torch.randn_like(p)  # and not saturated
+    return model
+
+
+def compare_passes(monkeypatch, model, allowed, *args):
+    "Velocity and gradients by hand (which is used) against torch's operations."
+    used = []
+    for name in ("scaled_norm", "normed_heads"):
+        own = getattr(generator, name)
+        monkeypatch.setattr(generator, name,
+                            lambda *a, own=own, name=name: used.append(name) or own(*a))
+    found = velocity_and_gradients(model, *args)
+    assert used.count("scaled_norm") >= 5 and used.count("normed_heads") >= 2
+    used.clear()
+    monkeypatch.setattr(generator, "by_hand", lambda x: False)
+    plain = velocity_and_gradients(model, *args)
+    assert not used and found["out"].dtype == plain["out"].dtype
+    for name, wanted in plain.items():
+        gap = (found[name] - wanted).float().norm() / wanted.float().norm().clamp_min(1e-6)
+        assert gap < allowed, (name, gap)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("width, heads", [(32, 4), (34, 2), (24, 1)])
 @pytest.mark.parametrize("half", [False, True])
 def test_passes_by_hand_change_nothing(monkeypatch, half, width, heads, checkpointing):
-    torch.manual_seed(0)
-    model = DiT(16, 8, 10, GeneratorSettings(width=width, depth=2, heads=heads)).train()
-    for p in model.parameters(): p.data += 0.1 * torch.randn_like(p)  # awake, and not saturated
+    model = awake(width, heads)
     model.checkpointing = checkpointing
-    own = velocity_and_gradients(model, half)
-    monkeypatch.setattr(generator, "by_hand", lambda x: False)
-    plain = velocity_and_gradients(model, half)
-    assert own["out"].dtype == plain["out"].dtype
-    for name, wanted in plain.items():
-        gap = (own[name] - wanted).float().norm() / wanted.float().norm()
-        assert gap < (0.03 if half else 1e-5), (name, gap)
+    compare_passes(monkeypatch, model, 0.03 if half else 1e-5, half)
+
+
+@pytest.mark.parametrize("batch, K", [(1, 16), (1, 1), (2, 5)])
+def test_passes_by_hand_for_short_lists_and_single_images(monkeypatch, batch, K):
+    pattern = MergePattern(torch.arange(16) * K // 16)
+    compare_passes(monkeypatch, awake(32, 4), 1e-4, False, batch, pattern)
+
+
+def test_passes_by_hand_for_models_in_other_formats(monkeypatch):
+    with monkeypatch.context() as m: compare_passes(m, awake(32, 4).double(), 1e-4, False)
+    with monkeypatch.context() as m: compare_passes(m, awake(32, 4).bfloat16(), 0.1, False)
+
+
+def test_passes_by_hand_are_as_exact_where_autocast_is_on_backward(monkeypatch):
+    norm = torch.nn.RMSNorm(32)
+    x, scale, shift, weight = torch.randn(4, 2, 5, 32, requires_grad=True).unbind()
+    scale, shift = scale[:, :1], shift[:, :1]
+    def gradient(out): return torch.autograd.grad((out * weight).sum(), x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        own = gradient(scaled_norm(norm, x, shift, scale))
+        plain = gradient(torch.addcmul(shift, norm(x), 1 + scale))
+    torch.testing.assert_close(own, plain, atol=1e-5, rtol=1e-4)
+
+
+def test_counting_leaves_zeros_out_and_puts_them_back():
+    mlp, x = DiT(16, 4, 3, GeneratorSettings(width=32, depth=1, heads=4)).blocks[0].mlp, torch.ones(
+        1, 1, 32)
+    wanted = 2 * (2 * 85 * 32 + 85 * 32)  # hidden 85, not 96
+    with counting_operations() as counter:
+        with counting_operations() as inner: mlp(x)
+        assert mlp.multiple == 1  # another still counts
+    assert counter.get_total_flops() == inner.get_total_flops() == wanted
+    with pytest.raises(KeyError), counting_operations(): raise KeyError
+    assert mlp.multiple == 16
 
 
 @pytest.mark.parametrize("rank", [2, 40])

@@ -35,17 +35,18 @@ class ScaledNorm(torch.autograd.Function):
     def backward(ctx, gradient):
         h, rate, gain = ctx.saved_tensors
         product = gradient * h
-        along = torch.bmm(product, gain.mT).div_(h.shape[-1])  # (B, K, 1)
+        along = (product * gain).mean(-1, keepdim=True)  # (B, K, 1)
         of_x = (gradient * gain).addcmul_(h, along, value=-1).mul_(rate)
-        return of_x, product.sum(1, keepdim=True), gradient.sum(1, keepdim=True), None
+        like = gain.shape
+        return of_x, product.sum_to_size(like), gradient.sum_to_size(like), None
 
 
 def scaled_norm(norm, x, shift, scale):
     """norm(x) * (1 + scale) + shift in float32: norm, an `nn.RMSNorm` over d; x (B, K, d); shift
     and scale (B, 1, d).
     """
-    gain = norm.weight.float() * (1 + scale.float())
-    return ScaledNorm.apply(x.float(), gain, shift.float(), norm.eps)
+    gain = norm.weight.float() * (1 + scale.float())  # as exact where the condition is in half
+    return ScaledNorm.apply(x.float(), gain, shift.float().expand_as(gain), norm.eps)
 
 # %% ../../nbs/base/passes.ipynb #172bc444
 class NormedHeads(torch.autograd.Function):
@@ -73,7 +74,7 @@ class NormedHeads(torch.autograd.Function):
         for place, gradient, gain, h, rate in zip(parts, gradients, gains, kept[::2], kept[1::2]):
             gradient = gradient.float()
             product = gradient * h
-            along = (product.reshape(-1, d) @ gain / d).view(rate.shape)
+            along = (product * gain).mean(-1, keepdim=True)
             place.copy_((gradient * gain).addcmul_(h, along, value=-1).mul_(rate))
             of_gains.append(product.sum((0, 1, 2)))
         return joint.flatten(2), torch.stack(of_gains), None, None
@@ -81,7 +82,7 @@ class NormedHeads(torch.autograd.Function):
 
 def normed_heads(joint, q_norm, k_norm, heads):
     """Queries, keys and values, each (B, heads, K, d), of joint (B, K, 3 heads d): queries and keys
-    go through their `nn.RMSNorm` over d.
+    go through their `nn.RMSNorm` over d (its weight and eps are read; hooks on it are not called).
     """
     gains = torch.stack([q_norm.weight, k_norm.weight]).float()
     return NormedHeads.apply(joint, gains, heads, q_norm.eps)

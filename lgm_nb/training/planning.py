@@ -27,7 +27,8 @@ def pass_cost(loss_of, parameters, blocks=()):
 
     blocks: those that checkpointing computes again.
     loss_of() -> scalar on the meta device; parameters: the weights, which are not counted as kept.
-    Exact for operations; what fast attention kernels do not keep is counted all the same.
+    Exact for operations; what fast attention kernels do not keep is counted all the same, zeros
+    that fill a product's shape are not.
     """
     def storage(t): return t.untyped_storage()._cdata
     weights, kept, inside, inputs = {storage(p) for p in parameters}, {}, [], []
