@@ -7,6 +7,8 @@ __all__ = ['by_hand', 'inverse_rms', 'ScaledNorm', 'scaled_norm', 'NormedHeads',
 import torch
 from torch.autograd.function import once_differentiable
 
+from .precision import full_precision
+
 # %% ../../nbs/base/passes.ipynb #6f2c2967
 def by_hand(x):
     "Whether a pass that is saved pays: on a CPU, where no compiler joins operations."
@@ -35,7 +37,8 @@ class ScaledNorm(torch.autograd.Function):
     def backward(ctx, gradient):
         h, rate, gain = ctx.saved_tensors
         product = gradient * h
-        along = (product * gain).mean(-1, keepdim=True)  # (B, K, 1)
+        with full_precision(gradient):  # where autocast is on backward too
+            along = torch.bmm(product, gain.expand(len(h), 1, -1).mT).div_(h.shape[-1])  # (B, K, 1)
         of_x = (gradient * gain).addcmul_(h, along, value=-1).mul_(rate)
         like = gain.shape
         return of_x, product.sum_to_size(like), gradient.sum_to_size(like), None
