@@ -112,7 +112,7 @@ def cpu_cells():
             tokens=256, patch=2)),
         *(attention_cell(form, learn, shapes) for form in (EAGER, HALF) for learn in (True, False)),
         cell("sampling", *EAGER, needs=15, **sampling),
-        peer(COMPILED, 60), steps_cell(256, COMPILED, 80), *(
+        peer(COMPILED, 60), peer(("float32", True), 60), steps_cell(256, COMPILED, 80), *(
             paper_cell("base", form) for form in (EAGER, HALF)),
         steps_cell(128, COMPILED, 80),
         cell("sampling", *COMPILED, needs=45, **sampling | dict(batches=(100,))),

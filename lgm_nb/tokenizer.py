@@ -129,6 +129,7 @@ def make_vit(s, depth):
 
 def through(vit, h):
     "Tokens (B, T, width) through the blocks of a ViT; checkpointed where that is switched on."
+    h = h.contiguous()  # what patches become is not; a compiled block would need a second graph
     recompute = vit.grad_checkpointing and vit.training
     return checkpoint_seq(vit.blocks, h) if recompute else vit.blocks(h)
 

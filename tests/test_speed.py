@@ -20,11 +20,14 @@ from lgm_nb.generator import (
     counting_operations,
 )
 from lgm_nb.merging import MergePattern
+from lgm_nb.tokenizer import Tokenizer
 from lgm_nb.training import runs, speed
-from lgm_nb.training.optimisers import orthogonalise
+from lgm_nb.training.optimisers import Muon, make_optimisers, orthogonalise, split_for
 from lgm_nb.training.places import differences
+from lgm_nb.training.presets import presets
 from lgm_nb.training.runs import Run
 from lgm_nb.training.settings import Settings, comparable, digest, from_plain
+from lgm_nb.training.stages import tokenizer_step
 
 CPU = torch.device("cpu")
 
@@ -222,6 +225,15 @@ def test_half_precision_makes_steps_as_orthogonal(rank):
     largest = torch.linalg.svdvals(weight.detach()).max() / (0.2 * 160 ** 0.5)
     assert torch.linalg.svdvals(half[0]).max() < 1.05 * largest
     assert torch.cosine_similarity(whole.flatten(), half.flatten(), 0) > 0.98
+
+
+def test_the_tokenizers_muon_is_never_rounded():
+    s = replace(presets()["fashion"], precision="bf16")
+    optimisers = tokenizer_step(Tokenizer(s.tokenizer), s, "cpu")[1]
+    assert [o.half for o in optimisers if isinstance(o, Muon)] == [False]
+    model, training = DiT(settings=s.generator), s.generator_training
+    optimisers = make_optimisers(*split_for(model, training), training, s.precision)
+    assert [o.half for o in optimisers if isinstance(o, Muon)] == [True]
 
 
 def test_drawing_in_half_leaves_the_blocks_as_they_were():

@@ -69,7 +69,7 @@ def make_optimisers(matrices, rest, training, precision="float32"):
     [AdamW for all, the rest without decay].
 
     AdamW is fused: all weights move in one kernel. precision "bf16": Muon computes in it on CPUs
-    too.
+    too, which suits matrices whose gradients have no tiny singular values.
     """
     matrices, rest = list(matrices), list(rest)
     fused = all(p.device.type in ("cpu", "cuda") for p in matrices + rest) or None
