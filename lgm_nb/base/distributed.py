@@ -6,6 +6,7 @@ __all__ = ['batch_slice', 'launched', 'pick_device', 'in_group', 'rank', 'world_
            'print_main', 'wrap_ddp', 'average_gradients', 'no_sync']
 
 # %% ../../nbs/base/distributed.ipynb #b1fcab0b
+import gc
 import os
 from contextlib import nullcontext
 from datetime import timedelta
@@ -78,6 +79,7 @@ def leave_group():
     "All processes part, when all have come here: what each does from now on, it does alone."
     if world_size() == 1: return
     barrier()
+    gc.collect()  # networks that hold the group go before it, else the process may end with a crash
     dist.destroy_process_group()
 
 # %% ../../nbs/base/distributed.ipynb #194ffe61
