@@ -227,7 +227,7 @@ def test_half_precision_makes_steps_as_orthogonal(rank):
     assert torch.cosine_similarity(whole.flatten(), half.flatten(), 0) > 0.98
 
 
-def test_the_tokenizers_muon_is_never_rounded():
+def test_the_tokenizers_muon_is_not_rounded_on_cpus():
     s = replace(presets()["fashion"], precision="bf16")
     optimisers = tokenizer_step(Tokenizer(s.tokenizer), s, "cpu")[1]
     assert [o.half for o in optimisers if isinstance(o, Muon)] == [False]

@@ -76,10 +76,13 @@ def world_size():
 
 
 def leave_group():
-    "All processes part, when all have come here: what each does from now on, it does alone."
+    """All processes part, when all have come here: what each does from now on, it does alone.
+
+    The caller lets go of networks from `wrap_ddp` before: what holds the group may crash its end.
+    """
     if world_size() == 1: return
     barrier()
-    gc.collect()  # networks that hold the group go before it, else the process may end with a crash
+    gc.collect()  # forgotten networks in cycles hold the group too
     dist.destroy_process_group()
 
 # %% ../../nbs/base/distributed.ipynb #194ffe61

@@ -90,7 +90,7 @@ def tokenizer_step(tokenizer, settings, device):
     judge = losses.discriminator
     apart = {id(p) for p in judge.parameters()} if judge is not None else set()
     groups = ([p for p in group if id(p) not in apart] for group in split_for(model, training))
-    optimisers = make_optimisers(*groups, training)  # Muon in float32: see the chapter on it
+    optimisers = make_optimisers(*groups, training)  # on CPUs Muon in float32: see its chapter
     if apart: optimisers.append(discriminator_optimiser(losses, training.lr,
                                                         weight_decay=training.weight_decay))
     return model, optimisers
