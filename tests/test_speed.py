@@ -20,7 +20,7 @@ from lgm_nb.generator import (
     counting_operations,
 )
 from lgm_nb.merging import MergePattern
-from lgm_nb.tokenizer import Tokenizer
+from lgm_nb.tokenizer import Tokenizer, TokenizerSettings
 from lgm_nb.training import runs, speed
 from lgm_nb.training.optimisers import Muon, make_optimisers, orthogonalise, split_for
 from lgm_nb.training.places import differences
@@ -234,6 +234,16 @@ def test_the_tokenizers_muon_is_not_rounded_on_cpus():
     model, training = DiT(settings=s.generator), s.generator_training
     optimisers = make_optimisers(*split_for(model, training), training, s.precision)
     assert [o.half for o in optimisers if isinstance(o, Muon)] == [True]
+
+
+def test_all_blocks_of_a_tokenizer_see_one_layout():
+    "Else each layout is compiled to a graph of its own."
+    net, seen = Tokenizer(TokenizerSettings(width=32)), []
+    for part in net.modules():
+        if isinstance(part, speed.VitBlock):
+            part.register_forward_pre_hook(lambda _, given: seen.append(given[0].stride()))
+    net(torch.zeros(2, 1, 28, 28), 16)
+    assert len(seen) == 3 and set(seen) == {(64 * 32, 32, 1)}
 
 
 def test_drawing_in_half_leaves_the_blocks_as_they_were():
