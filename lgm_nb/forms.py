@@ -71,8 +71,7 @@ def between(a, b, x, lengths):
     """
     def at(net, z, K):
         pattern = net.pattern(K)
-        short = pattern.merge(z)
-        return short.mean(1), pattern.unmerge(short).flatten(1)
+        return pattern.shorten(z).mean(1), pattern.project(z).flatten(1)
     codes = [(net, net.encode(x).cpu()) for net in (a, b)]
     found = {}
     for K in lengths:

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from .base.errors import UserError
+from .base.fields import later
 from .base.passes import by_hand, normed_heads, scaled_norm
 
 # %% ../nbs/method/07_generator.ipynb #4a070528
@@ -169,6 +170,10 @@ class GeneratorSettings:
     "Attention heads."
     size: Literal["custom", "small", "base", "large", "xl"] = "custom"
     "One of the paper's sizes, in place of width, depth and heads."
+    merged_positions: bool = later(True)
+    "Merge the positions with the tokens; False: number the K tokens as a plain list."
+    count_sizes: bool = later(True)
+    "Let attention count a merged token as often as it has members."
 
     def resolve(self):
         """(width, depth, heads) of the named size, or as given.
@@ -232,9 +237,10 @@ class DiT(nn.Module):
                             f"{N if pattern is None else pattern.num_tokens}; "
                             f"this generator takes (K, {self.channels}) merged from N = {N}.")
         c = self.time(time_features(t).to(self.pos.dtype)) + self.label(y)  # (B, width)
-        pos = pattern.merge(self.pos) if K < N else self.pos  # float32 through all blocks
+        merges = K < N and self.settings.merged_positions
+        pos = pattern.merge(self.pos) if merges else self.pos[:, :K]  # float32 through all blocks
         h = self.embed(x) + pos  # (B, K, width)
-        weighed = K < N and pattern.log_sizes is not None
+        weighed = K < N and pattern.log_sizes is not None and self.settings.count_sizes
         log_sizes = pattern.on(pos, "log_sizes") if weighed else None  # (K,)
         recompute = self.checkpointing and self.training
         for block in self.blocks:

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['Placed', 'Grouping', 'MergePattern', 'MergeTree', 'check_blocks', 'check_length', 'straight_through',
-           'alignment_loss', 'Merged', 'LearnableGlobalMerging']
+           'alignment_loss', 'Merged', 'FromTree', 'LearnableGlobalMerging']
 
 # %% ../nbs/method/03_merging.ipynb #165ac867
 import operator
@@ -33,6 +33,14 @@ class Placed:
             tensor = getattr(self, name)
             kept[key] = upload(tensor if name == "labels" else tensor.to(x.dtype), x.device)
         return kept[key]
+
+    def shorten(self, z):
+        "Latents of images (B, N, C) -> (B, K, C): for a pattern of all images what `merge` does."
+        return self.merge(z)
+
+    def project(self, z):
+        "What is left of latents of images (B, N, C), filled up to N again."
+        return self.unmerge(self.merge(z))
 
 
 class Grouping(Placed):
@@ -220,7 +228,18 @@ class Merged:
     align_loss: torch.Tensor | None = None
 
 # %% ../nbs/method/03_merging.ipynb #bf6c794d
-class LearnableGlobalMerging(nn.Module):
+class FromTree(nn.Module):
+    "What has a `tree()` and cuts its patterns from it."
+    def pattern(self, K):
+        "The `MergePattern` for K tokens, blocks <= K <= N."
+        return self.tree().cut(K)
+
+    def all_labels(self):
+        "Labels of every pattern, (N - blocks + 1, N) ints, row i for K = N - i."
+        return self.tree().all_labels()
+
+
+class LearnableGlobalMerging(FromTree):
     """Merge tokens by learned position embeddings; the pattern is the same for all images.
 
     The one parameter is `embeddings` (num_tokens, dim), random unit vectors at the start. Raises
@@ -249,14 +268,6 @@ class LearnableGlobalMerging(nn.Module):
     def tree(self):
         "The tree that holds the pattern of every K (evaluation: no exploration noise)."
         return MergeTree(self.similarity(), self.blocks)
-
-    def pattern(self, K):
-        "The `MergePattern` for K tokens, blocks <= K <= N."
-        return self.tree().cut(K)
-
-    def all_labels(self):
-        "Labels of every pattern, (N - blocks + 1, N) ints, row i for K = N - i."
-        return self.tree().all_labels()
 
     def forward(self, z, K, noise=None, fetched=None):
         """Merge z (B, N, C) to K tokens and unmerge it again.

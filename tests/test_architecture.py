@@ -14,12 +14,12 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 PACKAGE = PROJECT / "lgm_nb"
-METHOD = ("merging", "truncation", "quantizer", "tokenizer", "generator", "flow")
+METHOD = ("merging", "truncation", "strategies", "quantizer", "tokenizer", "generator", "flow")
 FLOORS = (("base",), METHOD, ("data", "losses"), ("training",), ("evaluation",),
           ("train", "weights", "forms", "bench", "bench_cells", "bench_data", "bench_networks",
            "bench_parts", "bench_peers", "bench_plan", "bench_profile", "bench_steps",
            "bench_versions"),
-          ("release", "explore"))
+          ("release", "explore", "claims"))
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = {".".join(path.relative_to(PROJECT).with_suffix("").parts): path
            for path in sorted(PACKAGE.rglob("*.py")) if path.name[0] != "_"}

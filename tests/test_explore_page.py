@@ -221,6 +221,21 @@ def test_quality_has_two_kinds_of_features(page):
     assert "detail features" in contents(page, "quality")
 
 
+def test_each_image_its_own_length(page, pictures):
+    explorer = go_to_end(page, "reconstructions", "last")
+    before = contents(page, "reconstructions")
+    explorer.get_by_text("each image its own K").click()
+    changed(page, "reconstructions", before)
+    at_most_64 = contents(page, "reconstructions")
+    assert "on average" in at_most_64
+    explorer.screenshot(path=pictures / f"{page.kind}_own_lengths.png")
+    go_to_end(page, "reconstructions", "first")
+    assert "at most 4" in contents(page, "reconstructions")
+    explorer.get_by_text("each image its own K").click()
+    page.wait_for_function("!document.querySelector('.lgm-reconstructions .lgm-picture')"
+                           ".innerHTML.includes('on average')")
+
+
 def picture(width, height, form="jpeg"):
     "The bytes of an image file."
     buffer = io.BytesIO()

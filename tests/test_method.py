@@ -136,7 +136,7 @@ def test_generator_refuses_sizes():
             lambda y: flow_matching_loss(
                 generator(), torch.zeros(2, 64, 8), y, SHORT, noise_scale="big"
             ),
-            "merged or unit",
+            "merged, unit, unweighted, shifted",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from ..base.files import load_tensors, read_pickle, save_tensors, told
 from ..base.names import shown, whole_path
 from .shard_files import Moments
 from ..merging import MergePattern
-from ..truncation import pattern_of
+from ..strategies import pattern_of
 
 # %% ../../nbs/data/latent_space.ipynb #3d226f07
 @dataclass
@@ -119,8 +119,10 @@ class LatentSpace:
         "The frozen `MergePattern` for K tokens; others raise `UserError`."
         if self.pattern_labels is not None:
             rows, N = self.pattern_labels.shape
-            if N - rows < K <= N: return pattern_of(self.pattern_labels[N - K])
-            raise UserError(f"K = {K} is outside {N - rows + 1}..{N}; choose a K in that range.")
+            blocks = N - rows + 1
+            if blocks <= K <= N:
+                return pattern_of(self.pattern_labels[N - K], blocks, self.statistics.restore)
+            raise UserError(f"K = {K} is outside {blocks}..{N}; choose a K in that range.")
         if K in self.patterns: return self.patterns[K]
         known = "give the file of patterns when the latents are loaded."
         if self.patterns: known = f"choose one of {list(self.patterns)}."

@@ -4,7 +4,7 @@
 __all__ = ['ChannelStatistics', 'StatisticsShift', 'psnr', 'ssim', 'principal_components', 'feature_statistics',
            'frechet_distance', 'frechet_distances', 'precision_recall', 'sample_metrics', 'recognised',
            'explained_variance', 'latent_statistics', 'statistics_shift', 'linear_cka', 'cknna', 'length_alignment',
-           'pair_cosines', 'own_labels', 'gflops']
+           'pair_cosines', 'gflops']
 
 # %% ../../nbs/evaluation/metrics.ipynb #7dd1de09
 from collections import namedtuple
@@ -34,7 +34,7 @@ from ..base.seeds import seed32
 from .extraction import FeatureSet, extract_features
 from .features import to_uint8
 from ..generator import counting_operations
-from ..merging import MergeTree
+from ..strategies import own_labels
 
 # %% ../../nbs/evaluation/metrics.ipynb #b1fb9482
 def psnr(x, y):
@@ -255,9 +255,9 @@ def length_alignment(z, pattern, neighbours=10):
     `averaged`: mean over the tokens of each list, N against K. `flattened`: all numbers, the short
     list filled up to N.
     """
-    short = pattern.merge(z)
+    short = pattern.shorten(z)
     return dict(averaged=cknna(z.mean(1), short.mean(1), neighbours),
-                flattened=cknna(z.flatten(1), pattern.unmerge(short).flatten(1), neighbours))
+                flattened=cknna(z.flatten(1), pattern.project(z).flatten(1), neighbours))
 
 
 def pair_cosines(z, labels=None):
@@ -269,14 +269,6 @@ def pair_cosines(z, labels=None):
     pairs = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool).triu(1).expand(len(z), -1, -1)
     if labels is not None: pairs = pairs & (labels[..., :, None] == labels[..., None, :])
     return (z @ z.mT)[pairs].mean().item()
-
-
-def own_labels(z, K, blocks):
-    """Labels (n, N) of merging image by image: each image of z (n, N, C) clusters its own tokens,
-    inside the blocks.
-    """
-    z = torch.nn.functional.normalize(z.double(), dim=-1)
-    return torch.stack([MergeTree(similarity, blocks).cut(K).labels for similarity in z @ z.mT])
 
 # %% ../../nbs/evaluation/metrics.ipynb #afbdd44a
 def gflops(function, *args):

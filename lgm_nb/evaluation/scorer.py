@@ -58,7 +58,7 @@ def reconstructions(tokenizer, x, patterns):
     of each K, decoded.
     """
     z = tokenizer.encode(x)
-    return {K: tokenizer.decode(p.unmerge(p.merge(z))) for K, p in patterns.items()}
+    return {K: tokenizer.decode(p.project(z)) for K, p in patterns.items()}
 
 # %% ../../nbs/evaluation/scorer.ipynb #7556a36c
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class LatentMap:
         "What K tokens know of all N, of images on the map: (n, N, C); dropped tokens: the mean."
         z, pattern = self.few[name], self.methods[name].pattern(K)
         dropped = (pattern.labels < 0)[:, None]
-        return torch.where(dropped, z.mean(0), pattern.unmerge(pattern.merge(z)))
+        return torch.where(dropped, z.mean(0), pattern.project(z))
 
     def points(self, name, K):
         "Places on the map at K, (n, 2)."
@@ -93,9 +93,8 @@ class Alignment(LatentMap):
     def _tables(self, name):
         "CKNNA of all pairs of lengths, {kind: (lengths, lengths)}: as `metrics.length_alignment`."
         z, patterns = self.z[name], [self.methods[name].pattern(K) for K in self.lengths]
-        def merged(): return ((pattern, pattern.merge(z)) for pattern in patterns)
-        filled = (pattern.unmerge(s).flatten(1) for pattern, s in merged())    # one by one: large
-        means = (s.mean(1) for _, s in merged())
+        filled = (pattern.project(z).flatten(1) for pattern in patterns)    # one by one: large
+        means = (pattern.shorten(z).mean(1) for pattern in patterns)
         return dict(averaged=cknna_of_all(means), flattened=cknna_of_all(filled))
 
     def to_full(self, name, kind):

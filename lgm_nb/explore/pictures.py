@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['ORDER', 'LARGEST', 'methods_of', 'chosen_images', 'seen_classes', 'classes_of', 'what_it_paints', 'inside_share',
-           'draw_owned', 'draw_kept', 'latents_of', 'Strip', 'labelled', 'draw_strip', 'what_else', 'opened',
+           'draw_owned', 'draw_kept', 'latents_of', 'Strip', 'labelled', 'marked', 'draw_strip', 'what_else', 'opened',
            'read_upload', 'as_garment', 'sample_lengths', 'samples_of']
 
 # %% ../../nbs/explore/pictures.ipynb #2db39b4e
@@ -119,26 +119,49 @@ def latents_of(methods, x):
 class Strip:
     "Images x (B, channels, H, W) through each of {name: `Trained`} at any K."
     def __init__(self, methods, x):
-        self.methods, self.x, self.curves, self.made = methods, x, None, {}
+        self.methods, self.x, self.found, self.made = methods, x, None, {}
         self.z = latents_of(methods, x)
 
     @torch.no_grad()
     def at(self, K):
         "Reconstructions {name: (B, channels, H, W)}; kept for the next time."
         def made(one, z, pattern):
-            return one.tokenizer.decode(pattern.unmerge(pattern.merge(z)))
+            return one.tokenizer.decode(pattern.project(z))
         if K not in self.made:
             self.made[K] = {name: made(one, self.z[name], one.pattern(K))
                             for name, one in self.methods.items()}
         return self.made[K]
 
-    def chart(self):
-        "PSNR over K, averaged over these images, as a `Chart`; measured at the first call."
-        if self.curves is None:
+    def scores(self):
+        "PSNR {name: {K: (B,) dB}} at every K; measured at the first call."
+        if self.found is None:
             lengths = next(iter(self.methods.values())).lengths
-            def mean(images): return psnr(images, self.x).mean().item()
-            self.curves = {name: {K: mean(self.at(K)[name]) for K in lengths} for name in self.z}
+            self.found = {name: {K: psnr(self.at(K)[name], self.x) for K in lengths}
+                          for name in self.z}
+        return self.found
+
+    @property
+    def curves(self):
+        "{name: {K: dB}}, averaged over the images."
+        return {name: {K: v.mean().item() for K, v in by_length.items()}
+                for name, by_length in self.scores().items()}
+
+    def chart(self):
+        "PSNR over K, averaged over these images, as a `Chart`."
         return Chart(self.curves, "mean PSNR of these images", "dB")
+
+    def own_lengths(self, wish, most):
+        "{name: [K of each image]}: the fewest tokens that reach `wish` dB; `most` where none do."
+        def first(by_length, i):
+            enough = (K for K, found in by_length.items() if found[i] >= wish)
+            return min(next(enough, most), most)
+        return {name: [first(by_length, i) for i in range(len(self.x))]
+                for name, by_length in self.scores().items()}
+
+    def at_own(self, lengths):
+        "Reconstructions {name: (B, channels, H, W)}, each image with its own K of `own_lengths`."
+        return {name: torch.stack([self.at(K)[name][i] for i, K in enumerate(counts)])
+                for name, counts in lengths.items()}
 
 
 def labelled(words, picture):
@@ -148,8 +171,16 @@ def labelled(words, picture):
             f'<div style="{style}">{escape(words)}</div>{picture}</div>')
 
 
-def draw_strip(x, made, difference=False, size=76):
-    "Originals, a row for each of made {name: images}, PSNR; difference: |original - made| as well."
+def marked(words, values, size, label):
+    "A row of the strip: words at the left, and one of the texts `values` under each image."
+    marks = [text((i + 0.5) * (size + 1), 12, v, "middle") for i, v in enumerate(values)]
+    return labelled(words, svg(len(values) * (size + 1) - 1, 16, *marks, label=label))
+
+
+def draw_strip(x, made, difference=False, counts=None, size=76):
+    """Originals, a row for each of made {name: images}, PSNR; difference: |original - made| as
+    well; counts {name: [K of each image]}: written under the images.
+    """
     width = len(x) * size + len(x) - 1
     def row(words, images, alt): return labelled(words, img(side_by_side(images), width, alt=alt))
     parts = [row("original", x, "originals")]
@@ -157,9 +188,9 @@ def draw_strip(x, made, difference=False, size=76):
         parts.append(row(name, images, f"{name}: drawn again"))
         off = (images.clamp(-1, 1) - x).abs() - 1
         if difference: parts.append(row("difference", off, f"{name}: differences"))
-        marks = [text((i + 0.5) * (size + 1), 12, f"{value:.1f}", "middle")
-                 for i, value in enumerate(psnr(images, x).tolist())]
-        parts.append(labelled("dB", svg(width, 16, *marks, label=f"PSNR of {name}")))
+        quality = [f"{value:.1f}" for value in psnr(images, x).tolist()]
+        parts.append(marked("dB", quality, size, f"PSNR of {name}"))
+        if counts: parts.append(marked("tokens", counts[name], size, f"tokens of {name}"))
     return f'<div>{"".join(parts)}</div>'
 
 # %% ../../nbs/explore/pictures.ipynb #aea0920a

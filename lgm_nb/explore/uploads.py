@@ -12,7 +12,7 @@ import torch
 from ..base.errors import UserError
 from ..base.names import shown
 from .pictures import Strip, draw_strip, read_upload, seen_classes
-from .widgets import Explorer, in_row, tick_box, wide
+from .widgets import Explorer, in_row, said, tick_box, wide
 
 # %% ../../nbs/explore/uploads.ipynb #38d73255
 LIMIT = 10_000_000                                       # bytes; a message to a kernel has 10 MiB
@@ -91,12 +91,23 @@ class ReconstructionExplorer(Explorer):
         self.difference, self.round = tick_box("show differences", 150), 0
         self.chosen.observe(lambda change: self.choose(), "value")
         self.shuffle.on_click(lambda button: self.choose(self.round + 1))
-        self.difference.observe(self.redraw, "value")
+        self.own = tick_box("each image its own K, for", 200)
+        self.wish = w.FloatSlider(value=23, min=14, max=36, step=0.5, readout_format=".1f",
+                                  description="PSNR (dB)", layout=wide(320))
+        self.wish.layout.visibility = "hidden"
+        self.own.observe(lambda change: self.take_turns(), "value")
+        for control in (self.difference, self.wish): control.observe(self.redraw, "value")
         self.upload.observe(lambda change: self.take(), "value")
         self.choose(draw_now=False)
         guarded = w.HBox([self.upload, w.HTML(upload_guard())])
         guarded.add_class("lgm-upload")
-        return [w.HBox([self.chosen, self.shuffle, guarded, self.difference])]
+        return [w.HBox([self.chosen, self.shuffle, guarded, self.difference]),
+                w.HBox([self.own, self.wish])]
+
+    def take_turns(self):
+        "One K for all images, or each its own: the slider of the wish is there or not."
+        self.wish.layout.visibility = "visible" if self.own.value else "hidden"
+        self.redraw()
 
     def choose(self, round=0, draw_now=True):
         "Eight images of the chosen class (or of eight classes), others for each `round`."
@@ -125,5 +136,12 @@ class ReconstructionExplorer(Explorer):
         if draw_now: self.redraw()
 
     def html(self, K):
-        strip = draw_strip(self.strip.x, self.strip.at(K), self.difference.value)
-        return in_row(strip, self.chart.at(K))
+        if not self.own.value:
+            strip = draw_strip(self.strip.x, self.strip.at(K), self.difference.value)
+            return in_row(strip, self.chart.at(K))
+        counts = self.strip.own_lengths(self.wish.value, K)
+        strip = draw_strip(self.strip.x, self.strip.at_own(counts), self.difference.value, counts)
+        means = ", ".join(f"{name} {sum(c) / len(c):.1f}" for name, c in counts.items())
+        return in_row(said(f"fewest tokens for {self.wish.value:.1f} dB, at most {K} (all of them "
+                           f"where fewer do not reach it); on average: {means}") + strip,
+                      self.chart.at(K))

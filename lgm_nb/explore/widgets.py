@@ -134,7 +134,7 @@ class GroupsExplorer(Explorer):
     name = "groups"
 
     def controls(self):
-        merges = self.trained.settings.tokenizer.shorten == "merge"
+        merges = hasattr(self.trained.tokenizer.merging, "tree")
         self.groups = Groups.of(self.trained.tokenizer) if merges else None
         N, labels = self.trained.lengths[-1], seen_classes(self.images)
         self.token = w.IntSlider(value=7 * N // 16, min=0, max=N - 1, description="token",
