@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from ..base.errors import UserError
 from ..base.names import shown
+from .reading import figure_of
 from .trials import trial_settings
 from ..data.images import balanced_indices
 from ..data.latents import SPACE, LatentSet
@@ -70,7 +71,7 @@ def drawing_job(settings, tokenizer, latents, generator, budget, data):
     return Job(tokenizer, generator, latents, settings, extractor, 100,
                precision=settings.precision, compiled=compiled)
 
-
+# %% ../../nbs/claims/measuring.ipynb #663b1e7d
 def stretched(weight, K, settings):
     """A guidance weight in the strength of the standard mode at K tokens: where each token divides
     it by its group's size, it has to be that much larger.
@@ -82,7 +83,7 @@ def stretched(weight, K, settings):
 def searched(job, K, real, budget, points=None):
     """[{guidance, frechet, frechet_detail, score}] of each weight of the grid at K tokens.
 
-    While the largest is the best, one half as large again is tried, up to twice the grid's end.
+    While the largest is the best, one half as large again is tried, twice at most.
     The samples are the first of those that count, and are compared with the same images.
     """
     tries, left = [], [*budget.grid]
@@ -91,15 +92,13 @@ def searched(job, K, real, budget, points=None):
         choice = Choice.of(job.settings, K, guidance=weight, points=points)
         found, _ = measure_samples(job, K, choice, budget.search,
                                    lambda made: frechet_distances(made, real))
-        # of few samples a distance may come out below 0
-        score = (max(0.0, found["frechet"]) * max(0.0, found["frechet_detail"])) ** 0.5
-        tries.append(dict(guidance=weight, score=score) | found)
+        tries.append(dict(guidance=weight, score=figure_of(found)) | found)
         last = left.pop(0)
         best = min(tries, key=lambda row: row["score"]) is tries[-1]
         if not left and best and last < 2 * budget.grid[-1]: left = [1.5 * last]
     return tries
 
-
+# %% ../../nbs/claims/measuring.ipynb #6ab2b390
 def generator_row(job, K, weight, real, budget, points=None):
     "What the samples that count say at K tokens, with a guidance weight."
     def scores(made):

@@ -89,7 +89,8 @@ DISTANCES = {"both": "FD of both features", "frechet": "FD, class features",
 def figure_of(row, name="both"):
     "What a row of a record says; both: the geometric mean of its two Frechet distances."
     if name != "both": return row[name]
-    return max(0.0, row["frechet"] * row["frechet_detail"]) ** 0.5
+    # of few samples a distance may come out below 0
+    return (max(0.0, row["frechet"]) * max(0.0, row["frechet_detail"])) ** 0.5
 
 
 def at(K, name="both"):

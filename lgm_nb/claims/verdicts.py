@@ -59,7 +59,7 @@ class Row:
         ours = "-" if self.ours is None else f"{self.ours:+.2f}"
         return f"{self.verdict:13s}{self.claim}: {ours}"
 
-
+# %% ../../nbs/claims/verdicts.ipynb #fa9b0f70
 def papers_range(table, one, other, row=None):
     "What the paper says of two methods (or of one), as a range over its lengths."
     def of(method):
@@ -250,7 +250,7 @@ def questions(held, brief=False):
     """{question: (page, rows)} of everything that the records answer, in the order of the lesson;
     pages in nbs/claims. brief: gaussian latents, and only parts that the paper has figures of.
     """
-    shared = [row for setting in SETTINGS for row in sharing_rows(held, setting)]
+    shared = [row for setting in SETTINGS.values() for row in sharing_rows(held, setting)]
     forms = [("gaussian", "averaged"), ("gaussian", "flattened"), ("sphere", "averaged"),
              ("sphere", "flattened")]
     alike = [row for form in forms[:2 if brief else None] for row in alignment_rows(held, *form)]

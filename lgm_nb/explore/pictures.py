@@ -163,7 +163,7 @@ class Strip:
         return {name: torch.stack([self.at(K)[name][i] for i, K in enumerate(counts)])
                 for name, counts in lengths.items()}
 
-
+# %% ../../nbs/explore/pictures.ipynb #5f308a2a
 def labelled(words, picture):
     "A row of the strip: words at the left."
     style = "width:84px;font-size:12px;text-align:right;padding-right:8px"
