@@ -37,8 +37,9 @@ def alignment(seeds):
 
 # %% ../../nbs/claims/plan.ipynb #7b8bd211
 PARTS = {"learned and aligned": dict(), "not aligned": dict(aligned=False),
-         "one block": dict(blocks=1), "measured": dict(shorten="measured"),
-         "near": dict(shorten="near"), "random": dict(shorten="random"),
+         "one block": dict(blocks=1), "no exploration": dict(exploration=0.0),
+         "measured": dict(shorten="measured"), "near": dict(shorten="near"),
+         "random": dict(shorten="random"),
          "own, not told": dict(shorten="own", noise_scale="shifted"),
          "plain positions": dict(merged_positions=False),
          "sizes not counted": dict(count_sizes=False),

@@ -15,16 +15,17 @@ from ..training.presets import presets
 class Trial:
     """What is different in one training.
 
-    shorten, blocks, latents, channels, latent_noise: as in `TokenizerSettings`; aligned: with the
-    alignment loss. lengths: token counts that the generator learns, () for a tokenizer alone;
-    width, depth, merged_positions, count_sizes: as in `GeneratorSettings`; noise_scale: as in
-    `GeneratorTraining`; guidance_mode: as in `EvaluationSettings`; longer: how many times the
-    usual steps of the generator.
+    shorten, blocks, exploration, latents, channels, latent_noise: as in `TokenizerSettings`;
+    aligned: with the alignment loss. lengths: token counts that the generator learns, () for a
+    tokenizer alone; width, depth, merged_positions, count_sizes: as in `GeneratorSettings`;
+    noise_scale: as in `GeneratorTraining`; guidance_mode: as in `EvaluationSettings`; longer: how
+    many times the usual steps of the generator.
     """
     shorten: str = "merge"
     seed: int = 0
     aligned: bool = True
     blocks: int = 4
+    exploration: float = 0.1
     latents: str = "gaussian"
     channels: int = 8
     latent_noise: float = 0.1
@@ -51,7 +52,7 @@ class Trial:
     @property
     def tokenizer(self):
         "The trial of the tokenizer alone."
-        usual = {f.name: default_of(f) for f in fields(self)[7:]}
+        usual = {f.name: default_of(f) for f in fields(self)[8:]}
         return replace(self, **usual)
 
     @property
@@ -136,8 +137,8 @@ def trial_settings(trial, budget, runs):
     s = presets()["fashion"]
     small = dict(width=32, encoder_depth=1, decoder_depth=1, heads=2) if budget.tiny else {}
     tokenizer = replace(s.tokenizer, shorten=trial.shorten, blocks=trial.blocks,
-                        latents=trial.latents, channels=trial.channels,
-                        latent_noise=trial.latent_noise, **small)
+                        exploration=trial.exploration, latents=trial.latents,
+                        channels=trial.channels, latent_noise=trial.latent_noise, **small)
     first = replace(s.tokenizer_training, steps=budget.steps,
                     align_weight=s.tokenizer_training.align_weight * trial.aligned)
     second = replace(s.generator_training, lengths=trial.lengths or s.generator_training.lengths,
