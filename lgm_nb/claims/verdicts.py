@@ -2,20 +2,19 @@
 
 # %% auto #0
 __all__ = ['cost_of_sharing', 'Row', 'papers_range', 'where', 'sharing_rows', 'growth_rows', 'parts_rows', 'noise_rows',
-           'alike_at', 'to_full', 'two_apart', 'untupled', 'alignment_rows', 'cosine_rows', 'saving_rows', 'front',
-           'on_front', 'drawn_rows', 'at_equal_price', 'setting_of', 'questions', 'headline_table', 'conditions']
+           'alike_at', 'to_full', 'two_apart', 'untupled', 'alignment_rows', 'cosine_rows', 'bits_rows', 'saving_rows',
+           'questions', 'headline_table', 'conditions']
 
 # %% ../../nbs/claims/verdicts.ipynb #f09151bd
 import re
 from dataclasses import dataclass, replace
-from math import log
 
 from .plan import LENGTHS, NOISES, PARTS, RIVALS, SETTINGS, trials_of
+from .prices import at_equal_price
 from lgm_nb.claims.reading import (
     DISTANCES,
     Estimate,
     estimate,
-    figure_of,
     mean_over,
     over_seeds,
     paired,
@@ -185,6 +184,17 @@ def cosine_rows(held, K=16):
                 f"cosine at K = {K}, merged minus all pairs")]
 
 # %% ../../nbs/claims/verdicts.ipynb #0c87fa8d
+def bits_rows(held):
+    "What twice the channels cost small generators, more than large ones."
+    def cost(width):
+        few, many = (mean_over(held, Trial(lengths=LENGTHS, channels=channels, width=width))
+                     for channels in (8, 16))
+        return {seed: many[seed] - few[seed] for seed in few if seed in many}
+    return [Row("Twice the bits cost a small generator more than a large one",
+                "predicted by Unified Latents", paired(cost(32), cost(96)), "above",
+                "FD, 16 channels minus 8, width 32 minus width 96")]
+
+
 def saving_rows(held):
     "Beyond the paper: each saving against the plain way, at equal price."
     return [Row(f"{words} at equal price", "new", at_equal_price(held, way), "below",
@@ -194,56 +204,6 @@ def saving_rows(held):
                                 "guidance", "shared"),
                                ("A class signal from a quarter of the tokens beats full guidance",
                                 "coarse"))]
-
-# %% ../../nbs/claims/verdicts.ipynb #c8d123c9
-def front(points):
-    "[(price, distance)] of the cheapest points, each better than all that cost less."
-    best, kept = float("inf"), []
-    for price, distance in sorted(points):
-        if distance < best:
-            best = distance
-            kept.append((price, distance))
-    return kept
-
-
-def on_front(points, price):
-    "The distance of the front at a price, on straight lines over its logarithm; None outside."
-    kept = front(points)
-    for (a, y), (b, z) in zip(kept, kept[1:]):
-        if a <= price <= b: return y + (z - y) * (log(price) - log(a)) / (log(b) - log(a))
-    if kept and price > kept[-1][0]: return kept[-1][1]
-    return None
-
-
-def drawn_rows(held, way, seed, name="both"):
-    "{drawing: (price, distance)} of one way to draw, with one seed; name: one of `DISTANCES`."
-    found = {}
-    for drawing, record in held.items():
-        d = record.get("drawing")
-        if d is None or d["way"] != way or d["trial"]["seed"] != seed: continue
-        found[drawing] = record["row"]["gflops_per_image"], figure_of(record["row"], name)
-    return found
-
-
-def at_equal_price(held, way, name="both", setting=None):
-    """`Estimate`, over seeds, of the gap between a way's points and the plain front.
-
-    setting: (points, low, until) of one point; the mean of all that are drawn where left out.
-    """
-    gaps = {}
-    for seed in range(100):
-        plain = list(drawn_rows(held, "plain", seed, name).values())
-        drawn = drawn_rows(held, way, seed, name).items()
-        pairs = [(value, on_front(plain, price)) for drawing, (price, value) in drawn
-                 if setting is None or setting_of(held[drawing]) == setting]
-        gap = [value - other for value, other in pairs if other is not None]
-        if gap: gaps[seed] = sum(gap) / len(gap)
-    return estimate(gaps)
-
-
-def setting_of(record):
-    "(points, low, until) of a drawing's record."
-    return tuple(record["drawing"][part] for part in ("points", "low", "until"))
 
 # %% ../../nbs/claims/verdicts.ipynb #92dd8640
 def questions(held, brief=False):
@@ -259,6 +219,7 @@ def questions(held, brief=False):
              "Do all lengths live in one space?": ("same_space", alike + cosine_rows(held)),
              "Which part carries the result?": ("parts", parts + noise_rows(held)),
              "Does every token buy quality?": ("curves", growth_rows(held)),
+             "Do small generators want fewer bits?": ("bits", bits_rows(held)),
              "Beyond the paper: can tokens be saved while drawing?": ("savings", saving_rows(held))}
     return found
 
