@@ -27,6 +27,7 @@ setup(
     packages=[*find_packages(include=["lgm_nb", "lgm_nb.*"]), "lgm_nb._data"],
     package_dir={"lgm_nb._data": "data"},
     package_data={"lgm_nb.explore": ["static/*"], "lgm_nb._data": DATA},
+    exclude_package_data={"lgm_nb._data": ["results/explore.html"]},  # made by a command
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "bench")},

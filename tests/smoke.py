@@ -104,7 +104,7 @@ def uploads():
 
 def pages():
     "The page without Python and the film, of a run on the shipped data."
-    command("explore", "--html", "page.html", "--animation", "film.gif", "--weights", "run")
+    command("explore", "--html", "page.html", "--animation", "film.gif", "--run", "run")
     from PIL import Image
     assert "</html>" in Path("page.html").read_text(encoding="utf-8")
     with Image.open("film.gif") as film: assert film.n_frames > 1

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from lgm_nb.base.errors import UserError
 from lgm_nb.data.images import ImageSet, load_data
 from lgm_nb.data.latents import LatentSet
 from lgm_nb.explore import page
-from lgm_nb.explore.groups import BlockTree, Groups, draw_trees
+from lgm_nb.explore.groups import Groups
+from lgm_nb.explore.views import VIEWS
 from lgm_nb.explore.widgets import AlignmentExplorer, GroupsExplorer
 from lgm_nb.tokenizer import Tokenizer
 from lgm_nb.weights import load_weights
@@ -46,33 +48,38 @@ def test_tokens_without_a_place_stand_in_rows(trained, free):
 
 
 def test_page_of_tokens_without_a_place(trained, free):
-    tree, few = trained.tokenizer.merging.tree(), (4, 16, 64)
-    rows, _ = page.group_facts(Groups(tree, free), few)
-    tied, drawings = page.group_facts(Groups.of(trained.tokenizer), few)
-    assert rows["grid"] == [16, 4] and rows["labels"] == tied["labels"] and not rows["tied"]
-    assert len(drawings) == 4 and "".join(drawings).count('class="branch"') == 60
+    rows, tied = Groups(trained.tokenizer.merging.tree(), free), Groups.of(trained.tokenizer)
+    assert rows.facts()["grid"] == [16, 4] and not rows.facts()["tied"] and tied.facts()["tied"]
+    assert rows.facts()["joins"] == tied.facts()["joins"] and len(rows.facts()["joins"]) == 60
+    for groups in (rows, tied):
+        trees = groups.draw("trees", K=16)
+        assert trees.count("<g ") == 4 and trees.count('class="lgm-branch"') == 60
 
 
 def test_the_cut_lies_between_joins(trained):
     groups = Groups.of(trained.tokenizer)
     for K in trained.lengths:
         assert (groups.heights < groups.cut(K)).sum() == groups.N - K
-        assert draw_trees(groups, K).count('stroke="#999"') == K - groups.blocks
-    tree = BlockTree(groups, 0, 200, 150)
-    assert 0 < tree.y(groups.cut(4)) < tree.y(groups.cut(64)) < 150
+        assert groups.draw("trees", K=K).count('stroke="#8a8a8a"') == K - groups.blocks
+    def height(K):
+        "Of the dashed line, one through all trees, in px from the top."
+        parts = ElementTree.fromstring(groups.draw("trees", K=K, height=150)).iter()
+        first, = {part.get("points") for part in parts if part.get("stroke-dasharray")}
+        return float(first.split(",")[1].split()[0])
+    assert 0 < height(4) < height(64) < 150
 
 
 def test_page_with_one_method_and_without_metrics(trained, tmp_path):
     data = load_data("fashion-small")
     alone = replace(trained, truncation=None, folder=tmp_path)
-    facts, trees = page.prepare_page(alone, data, (4, 64))
+    facts, weights = page.prepare_page(alone, data)
     assert facts["methods"] == ["merging"] and facts["quality"] == []
-    assert "truncation" not in page.as_html(facts, trees, "none").split("<script")[0].lower()
+    assert "truncation" not in page.as_html(facts, weights, "none").split("<script")[0].lower()
 
 
 @pytest.mark.parametrize("options, said", [
     (dict(), "--html FILE"), (dict(html="."), "explore.html"), (dict(html="file/a.html"), "file"),
-    (dict(animation="film.mp4"), ".gif"), (dict(html="a.html", weights="none"), "none")])
+    (dict(animation="film.mp4"), ".gif"), (dict(html="a.html", run="none"), "none")])
 def test_wrong_options_are_a_sentence(options, said, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=said):
@@ -81,8 +88,8 @@ def test_wrong_options_are_a_sentence(options, said, tmp_path):
 
 
 def test_a_page_too_large_is_not_written(tmp_path):
-    with pytest.raises(UserError, match="more than 8 MB"):
-        page.write(tmp_path / "big.html", "page", lambda: bytes(8_200_000))
+    with pytest.raises(UserError, match="more than 12 MB"):
+        page.write(tmp_path / "big.html", "page", lambda: bytes(12_200_000))
     assert not list(tmp_path.iterdir())
 
 
@@ -95,4 +102,5 @@ def test_files_of_the_page_are_in_the_package(tmp_path):
              "--build-lib", tmp_path / "lib"]
     subprocess.run(words, cwd=PROJECT, check=True, capture_output=True)
     packed = {file.name for file in (tmp_path / "lib/lgm_nb/explore/static").iterdir()}
-    assert packed == {"page.html", "page.css", *(f"{name}.js" for name in page.SCRIPTS)}
+    scripts = {f"{name}.js" for name in (*page.SCRIPTS, *page.ENGINE, *VIEWS)}
+    assert packed == {"page.html", "page.css", "kernel.wat", "kernel.wasm", *scripts}

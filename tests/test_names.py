@@ -33,7 +33,7 @@ from lgm_nb.base.plots import never_costly, save_figure, show_grid
 from lgm_nb.evaluation import pictures
 from lgm_nb.evaluation.paper import cost_figure
 from lgm_nb.evaluation.results import publish
-from lgm_nb.explore.drawing import svg, text
+from lgm_nb.explore import views
 from lgm_nb.explore.page import explore
 from lgm_nb.explore.pictures import classes_of
 from lgm_nb.training.runs import Run, States, open_trackers
@@ -172,7 +172,7 @@ def test_alike_names_stay_apart():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_svg_is_xml(name):
-    drawing = svg(100, 20, text(0, 12, name), label=name)
+    drawing = views.drawn("svg", 100, 20, [views.drawn("text", 0, 12, name)], name)
     root = ElementTree.fromstring(drawing.encode("utf-8"))
     assert root.attrib["aria-label"] == shown(name) and "".join(root.itertext()) == shown(name)
 
@@ -272,15 +272,15 @@ class Facts(HTMLParser):
 
 
 def test_the_page_holds_odd_names(odd_run, tmp_path):
-    explore(html=tmp_path / "page.html", weights=odd_run[1])
+    explore(html=tmp_path / "page.html", run=odd_run[1])
     page = (tmp_path / "page.html").read_bytes().decode("utf-8")
     reader = Facts()
     reader.feed(page)
-    assert reader.scripts == 2 and "<!--<script" not in page
+    assert reader.scripts == 4 and "<!--<script" not in page
     facts = json.loads(reader.facts)
-    said = {*facts["classes"], *facts["images"]}
+    said = {*facts["classes"], *(image["name"] for image in facts["images"])}
     assert {r"caf\xe9", "<!--<script>"} <= said <= {*map(shown, ODD)}
-    explore(animation=tmp_path / "film.gif", weights=odd_run[1])
+    explore(animation=tmp_path / "film.gif", run=odd_run[1])
     assert (tmp_path / "film.gif").stat().st_size > 1000
 
 

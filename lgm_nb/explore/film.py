@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from ..base.plots import COLOURS
-from .drawing import ink
 from .groups import Groups, framed, on_grid
 from .pictures import chosen_images, samples_of
 from .quality import step_costs
+from .views import drawn
 
 # %% ../../nbs/explore/film.ipynb #e6f14ba9
 def film_lengths(G, N):
@@ -87,7 +87,7 @@ class FilmRows:
             pen.rectangle([x + 1, y, x + max(1, wide - 2), y + max(0, high - 4)], colour)
             if min(wide, high) >= 18:
                 place = x + wide / 2, y + high / 2 - 2
-                pen.text(place, str(group + 1), ink(colour), font(13), anchor="mm")
+                pen.text(place, str(group + 1), drawn("ink", colour), font(13), anchor="mm")
 
 # %% ../../nbs/explore/film.ipynb #596117fa
 class Film(FilmRows):

@@ -2,12 +2,12 @@
 
 # %% auto #0
 __all__ = ['ORDER', 'LARGEST', 'methods_of', 'chosen_images', 'seen_classes', 'classes_of', 'what_it_paints', 'inside_share',
-           'draw_owned', 'draw_kept', 'latents_of', 'Strip', 'labelled', 'marked', 'draw_strip', 'what_else', 'opened',
-           'read_upload', 'as_garment', 'sample_lengths', 'samples_of']
+           'kept_places', 'latents_of', 'Strip', 'picture_row', 'PictureStrip', 'what_else', 'opened', 'read_upload',
+           'as_garment', 'sample_lengths', 'samples_of']
 
 # %% ../../nbs/explore/pictures.ipynb #2db39b4e
 import warnings
-from html import escape
+from functools import cached_property
 from io import BytesIO
 
 import numpy as np
@@ -21,20 +21,10 @@ from ..data.images import IMAGE_FORMATS, to_rgb
 from ..data.reading import reason
 from ..evaluation.metrics import psnr
 from ..evaluation.scorer import one_of_each
-from lgm_nb.explore.drawing import (
-    Chart,
-    cells_path,
-    edges,
-    heat,
-    img,
-    inside,
-    scaled,
-    side_by_side,
-    stroke,
-    svg,
-    text,
-)
-from .groups import framed, on_grid, outline, token_places
+from .charts import chart_facts, curve_facts
+from .drawing import addresses
+from .groups import on_grid, picture_under, place_facts
+from .views import drawn
 
 # %% ../../nbs/explore/pictures.ipynb #aed1f882
 def methods_of(trained):
@@ -88,26 +78,14 @@ def inside_share(groups, K, token, change):
     power = change.cpu().double().numpy() ** 2
     return float((power * own).sum() / (power.sum() or 1)), float(own.mean())
 
-
-def draw_owned(groups, K, token, change, size=168):
-    "Heat map of what a token's group changes (black: nothing), the group's region framed."
-    high = max(float(change.max()), 1e-6)
-    pixels = heat(np.pad(change.cpu(), groups.margin), 0, high, "inferno")
-    frame = [outline(groups, K, token, size / groups.columns)] if groups.tied else []
-    return svg(size, size, inside(0, 0, size, size, pixels), *frame,
-               label=f"what the group of token {token} changes at K = {K}, at most {high:.2f} of 2")
-
 # %% ../../nbs/explore/pictures.ipynb #619b5044
-def draw_kept(pattern, settings, image, size=168):
-    "An image (channels, H, W) with the places of dropped tokens covered in grey."
-    places = token_places(settings)
-    kept = on_grid(pattern.labels.numpy() + 1, places)                   # 0: dropped
-    unit = size / kept.shape[1]
-    cover = f'<path d="{cells_path(kept == 0)}" fill="#888" fill-opacity="0.88"/>'
-    parts = [inside(0, 0, size, size, framed(image, settings.padding))] if settings.tied else []
-    fine = stroke(edges(kept), "#fff" if settings.tied else "#888", 0.7)
-    return svg(size, round(unit * kept.shape[0]), *parts, scaled(unit, cover, fine),
-               label=f"{pattern.K} of {pattern.num_tokens} tokens are kept")
+def kept_places(settings, K, image, size=168):
+    """An image (channels, H, W) with the places of dropped tokens covered in grey: SVG.
+
+    settings: `TokenizerSettings` of a tokenizer that truncates.
+    """
+    state = dict(K=K, dropped=True, size=size, picture=picture_under(settings, image))
+    return drawn("bordered", place_facts(settings), state)
 
 # %% ../../nbs/explore/pictures.ipynb #844bde40
 @torch.no_grad()
@@ -147,8 +125,10 @@ class Strip:
                 for name, by_length in self.scores().items()}
 
     def chart(self):
-        "PSNR over K, averaged over these images, as a `Chart`."
-        return Chart(self.curves, "mean PSNR of these images", "dB")
+        "Facts of a chart: PSNR over K, averaged over these images."
+        found = self.curves.items()
+        curves = [curve_facts(name, i, curve) for i, (name, curve) in enumerate(found)]
+        return chart_facts("mean PSNR of these images", "tokens K", curves, 1, " dB")
 
     def own_lengths(self, wish, most):
         "{name: [K of each image]}: the fewest tokens that reach `wish` dB; `most` where none do."
@@ -164,34 +144,33 @@ class Strip:
                 for name, counts in lengths.items()}
 
 # %% ../../nbs/explore/pictures.ipynb #5f308a2a
-def labelled(words, picture):
-    "A row of the strip: words at the left."
-    style = "width:84px;font-size:12px;text-align:right;padding-right:8px"
-    return ('<div style="display:flex;align-items:center;margin-bottom:2px">'
-            f'<div style="{style}">{escape(words)}</div>{picture}</div>')
+def picture_row(label, images, under=None, **more):
+    "Facts of a row for the views `row` and `strip`; under: words below each of the images."
+    alts = [f"{label} {i + 1}" + (f": {under[i]}" if under else "") for i in range(len(images))]
+    return dict(label=label, pictures=addresses(images), alts=alts, under=under, **more)
 
 
-def marked(words, values, size, label):
-    "A row of the strip: words at the left, and one of the texts `values` under each image."
-    marks = [text((i + 0.5) * (size + 1), 12, v, "middle") for i, v in enumerate(values)]
-    return labelled(words, svg(len(values) * (size + 1) - 1, 16, *marks, label=label))
+class PictureStrip(Strip):
+    "A `Strip`, and what the view `strip` reads of it."
+    @cached_property
+    def originals(self):
+        "The first row: read at every move, and made once."
+        return picture_row("original", self.x)
 
+    def rows(self, made, difference=False, counts=None):
+        """The originals, and a row for each of made {name: images} with PSNR.
 
-def draw_strip(x, made, difference=False, counts=None, size=76):
-    """Originals, a row for each of made {name: images}, PSNR; difference: |original - made| as
-    well; counts {name: [K of each image]}: written under the images.
-    """
-    width = len(x) * size + len(x) - 1
-    def row(words, images, alt): return labelled(words, img(side_by_side(images), width, alt=alt))
-    parts = [row("original", x, "originals")]
-    for name, images in made.items():
-        parts.append(row(name, images, f"{name}: drawn again"))
-        off = (images.clamp(-1, 1) - x).abs() - 1
-        if difference: parts.append(row("difference", off, f"{name}: differences"))
-        quality = [f"{value:.1f}" for value in psnr(images, x).tolist()]
-        parts.append(marked("dB", quality, size, f"PSNR of {name}"))
-        if counts: parts.append(marked("tokens", counts[name], size, f"tokens of {name}"))
-    return f'<div>{"".join(parts)}</div>'
+        difference: |original - made| as well; counts: {name: [K of each image]}, said as well.
+        """
+        rows = [self.originals]
+        for name, images in made.items():
+            under = [f"{value:.1f} dB" for value in psnr(images, self.x).tolist()]
+            if counts: under = [f"{words} · {K}" for words, K in zip(under, counts[name])]
+            label = f"{name} (dB · tokens)" if counts else name
+            rows.append(picture_row(name, images, under) | dict(label=label))
+            off = (images.clamp(-1, 1) - self.x).abs() - 1
+            if difference: rows.append(picture_row(f"{name}, difference", off))
+        return rows
 
 # %% ../../nbs/explore/pictures.ipynb #aea0920a
 LARGEST = 60_000_000

@@ -16,10 +16,11 @@ import torch
 from ..base.errors import UserError
 from ..base.seeds import seed32
 from ..data.images import ImageSet
-from .drawing import img, in_markup, side_by_side
-from .pictures import classes_of
+from .drawing import in_markup
+from .pictures import classes_of, picture_row
 from .quality import Costs
-from .widgets import Explorer, said, tick_box, wide
+from .views import drawn
+from .widgets import Explorer, tick_box, wide
 
 # %% ../../nbs/explore/sampling.ipynb #cdf7aa11
 class Background:
@@ -130,40 +131,35 @@ class Sampling(SamplingControls):
 class SamplePictures(Sampling):
     "The HTML of samples that are drawn already."
     def html(self, K):
-        rows = [self.row(wish) for wish in self.wishes(K)]
+        wishes = self.wishes(K)
         lengths = sorted({wish[3] for wish in self.cache}, reverse=True)
         known = [k for k in lengths if not self.missing(k)]
-        words = "the first picture, same noise, at the lengths seen so far"
-        films = "".join(self.small(i, known, K) for i in range(len(rows)))
-        return "".join(rows) + said(words) + films
+        words = drawn("said", "the first picture, same noise, at the lengths seen so far")
+        films = [self.small(i, known, K) for i in range(len(wishes))]
+        return "".join([*map(self.row, wishes), words, *films])
 
     def row(self, wish):
         "The samples of one method, and what they cost."
         (name, label, seed, K, guidance, steps), (images, path, seconds) = wish, self.cache[wish]
         costs = Costs(self.methods[name])
         calls, cost = costs.calls(K, guidance, steps), costs.image(K, guidance, steps)
-        drawn = in_markup(self.images.classes[label])
-        words = (f"<b>{name}</b>, K = {K}, {drawn}, seed {seed}: "
+        words = (f"<b>{name}</b>, K = {K}, {in_markup(self.images.classes[label])}, seed {seed}: "
                  f"{calls} generator calls ({steps} steps, guidance {guidance:g}), "
                  f"<b>{cost:.2f} GFLOPs</b> and "
                  f"<b>{1000 * seconds:.0f} ms</b> an image")
-        picture = img(side_by_side(images, 2), 106 * self.many, alt=f"samples, {name}, K = {K}")
-        parts = [said(words), picture]
+        shown = picture_row(f"samples, {name}, K = {K}:", images, size=104) | dict(label="")
+        parts = [drawn("said", words), drawn("row", shown)]
         if self.path.value:
-            parts += [said("the first picture, from noise (left) to image"),
-                      img(side_by_side(path, 2), 70 * len(path), alt="path from noise to image")]
+            shown = picture_row("from noise to image, step", path, size=70) | dict(label="")
+            parts += [drawn("said", "the first picture, from noise (left) to image"),
+                      drawn("row", shown)]
         return "".join(parts)
 
     def small(self, method, lengths, K):
-        "The first picture at each length, in small."
-        cells = []
-        for k in lengths:
-            image = self.cache[self.wishes(k)[method]][0][:1]
-            frame = "outline:2px solid #D55E00" if k == K else ""
-            cells.append(f'<div style="text-align:center;font-size:11px;{frame}">'
-                         f"{img(side_by_side(image), 56)}{k}</div>")
-        style = "display:flex;flex-wrap:wrap;gap:5px;max-width:760px;padding-bottom:6px"
-        return f'<div style="{style}">{"".join(cells)}</div>'
+        "The first picture at each length, in small; that of K is framed."
+        images = [self.cache[self.wishes(k)[method]][0][0] for k in lengths]
+        shown = picture_row("K =", images, lengths, size=56, mark=lengths.index(K), wrap=760)
+        return drawn("row", shown | dict(label=""))
 
 # %% ../../nbs/explore/sampling.ipynb #743913a5
 class SampleExplorer(SamplePictures):

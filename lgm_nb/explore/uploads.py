@@ -4,6 +4,7 @@
 __all__ = ['LIMIT', 'GUARD', 'upload_guard', 'read_uploads', 'ReconstructionExplorer']
 
 # %% ../../nbs/explore/uploads.ipynb #dbe49a70
+from functools import lru_cache
 from html import escape
 
 import ipywidgets as w
@@ -11,8 +12,9 @@ import torch
 
 from ..base.errors import UserError
 from ..base.names import shown
-from .pictures import Strip, draw_strip, read_upload, seen_classes
-from .widgets import Explorer, in_row, said, tick_box, wide
+from .pictures import PictureStrip, read_upload, seen_classes
+from .views import drawn, packed
+from .widgets import Explorer, in_row, tick_box, wide
 
 # %% ../../nbs/explore/uploads.ipynb #38d73255
 LIMIT = 10_000_000                                       # bytes; a message to a kernel has 10 MiB
@@ -131,17 +133,22 @@ class ReconstructionExplorer(Explorer):
 
     def show(self, x, draw_now=True):
         "Take these images (n, channels, H, W) from now on."
-        self.strip = Strip(self.methods, x)
-        self.chart = self.strip.chart()
+        self.strip = PictureStrip(self.methods, x)
+        self.chart, self.drawn = packed(self.strip.chart()), lru_cache(256)(self._drawn)
         if draw_now: self.redraw()
 
-    def html(self, K):
-        if not self.own.value:
-            strip = draw_strip(self.strip.x, self.strip.at(K), self.difference.value)
-            return in_row(strip, self.chart.at(K))
-        counts = self.strip.own_lengths(self.wish.value, K)
-        strip = draw_strip(self.strip.x, self.strip.at_own(counts), self.difference.value, counts)
+    def _drawn(self, K, difference, wish):
+        "The strip at K, or, for a wish in dB, each image at its own K; kept by `drawn`."
+        strip = self.strip
+        if wish is None: return drawn("strip", strip.rows(strip.at(K), difference))
+        counts = strip.own_lengths(wish, K)
         means = ", ".join(f"{name} {sum(c) / len(c):.1f}" for name, c in counts.items())
-        return in_row(said(f"fewest tokens for {self.wish.value:.1f} dB, at most {K} (all of them "
-                           f"where fewer do not reach it); on average: {means}") + strip,
-                      self.chart.at(K))
+        words = (f"fewest tokens for {wish:.1f} dB, at most {K} (all of them where fewer do not "
+                 f"reach it); on average: {means}")
+        rows = strip.rows(strip.at_own(counts), difference, counts)
+        return drawn("said", words) + drawn("strip", rows)
+
+    def html(self, K):
+        wish = self.wish.value if self.own.value else None
+        chart = drawn("chart", self.chart, dict(K=K, height=190))
+        return in_row(self.drawn(K, self.difference.value, wish), chart)
