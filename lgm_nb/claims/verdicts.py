@@ -210,7 +210,8 @@ def questions(held, brief=False):
     """{question: (page, rows)} of everything that the records answer, in the order of the lesson;
     pages in nbs/claims. brief: gaussian latents, and only parts that the paper has figures of.
     """
-    shared = [row for setting in SETTINGS.values() for row in sharing_rows(held, setting)]
+    settings = [s for s in SETTINGS.values() if not brief or "latents" not in s]
+    shared = [row for setting in settings for row in sharing_rows(held, setting)]
     forms = [("gaussian", "averaged"), ("gaussian", "flattened"), ("sphere", "averaged"),
              ("sphere", "flattened")]
     alike = [row for form in forms[:2 if brief else None] for row in alignment_rows(held, *form)]
