@@ -238,7 +238,7 @@ class FromTree(nn.Module):
         "Labels of every pattern, (N - blocks + 1, N) ints, row i for K = N - i."
         return self.tree().all_labels()
 
-
+# %% ../nbs/method/03_merging.ipynb #a6cffef4
 class LearnableGlobalMerging(FromTree):
     """Merge tokens by learned position embeddings; the pattern is the same for all images.
 

@@ -25,7 +25,7 @@ from .groups import Groups
 from .own import metrics_of, pictures_of, unmeasured
 from .packing import check_widths, engine_facts
 from .pictures import ORDER, chosen_images, methods_of
-from .quality import Costs, Quality, quality_charts
+from .quality import Costs, Quality
 from .views import VIEWS, packed, static
 from ..weights import load_weights
 
@@ -74,7 +74,7 @@ def prepare_page(trained, data):
                  start=min(lengths, key=lambda K: abs(K - s.tokens // 4)),
                  images=picture_facts(test.batch(chosen_images(test)), data),
                  classes=distinct(test.classes)[:count], y=next(c for c in ORDER if c < count),
-                 alignment=charts, tables=tables, quality=quality_charts(quality),
+                 alignment=charts, tables=tables, quality=list(quality.charts.values()),
                  features=list(quality.charts))
     return facts | drawing_facts(trained), weights
 

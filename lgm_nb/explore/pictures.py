@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['ORDER', 'LARGEST', 'methods_of', 'chosen_images', 'seen_classes', 'classes_of', 'what_it_paints', 'inside_share',
            'kept_places', 'latents_of', 'Strip', 'picture_row', 'PictureStrip', 'what_else', 'opened', 'read_upload',
-           'as_garment', 'sample_lengths', 'samples_of']
+           'as_garment', 'samples_of']
 
 # %% ../../nbs/explore/pictures.ipynb #2db39b4e
 import warnings
@@ -239,14 +239,6 @@ def as_garment(pixels, width, height):
     return image / 127.5 - 1, done + "."
 
 # %% ../../nbs/explore/pictures.ipynb #a2a37eac
-def sample_lengths(lengths):
-    "Every length up to a quarter of the largest, and some above: where samples are drawn."
-    N = lengths[-1]
-    wanted = [N * share / 16 for share in (5, 6, 8, 10, 12, 16)]
-    above = {min(lengths, key=lambda K: abs(K - count)) for count in wanted}
-    return sorted(above | {K for K in lengths if K <= N / 4})
-
-
 def samples_of(one, classes, seeds, lengths, tick=lambda: None):
     """New images by a `Trained`, {K: (seeds x classes, channels, H, W)}; a seed's classes first.
 
