@@ -296,19 +296,60 @@ def test_polite_kill_of_two_processes(reference, tmp_path):
     for whom, stage, status in (("worker", "tokenizer", 0), ("agent", "generator", 1)):
         agent = start(out, "all", 0, [],
                       launcher=["--nproc-per-node=2", f"--master-port={free_port()}"])
-        wait_for(agent, lambda: progress(out, stage) >= 5)
+        wait_for(agent, lambda: progress(out, stage) >= 1)
         workers = psutil.Process(agent.pid).children()
         assert len(workers) == 2
+        second = next(w for w in workers if w.environ()["RANK"] == "1")
+        wait_for(agent, lambda: progress(out, stage) >= 5)
+        for worker in workers: worker.suspend()  # however late this test is woken
         done = progress(out, stage)
-        next(w for w in workers
-             if w.environ()["RANK"] == "1").terminate() if whom == "worker" else agent.terminate()
-        assert ended(agent) == status and not any(w.is_running() for w in workers)
+        second.terminate() if whom == "worker" else agent.terminate()
+        for worker in workers: worker.resume()
+        assert ended(agent) == status, out.with_suffix(".txt").read_text()
+        assert not any(w.is_running() for w in workers)
         assert done < progress(out, stage) < LAST[stage]
         assert "Warning" not in out.with_suffix(".txt").read_text()
         assert (sentence()[
             -1] == f"Stopped after step {progress(out, stage)} of the {stage}; the same command "
                    "continues.")
     same(finish_pair(out), finish_pair(tmp_path / "whole"))
+
+
+def stopped_pair(words):
+    "Number 1 asks itself to stop; 0 when nothing is left that may crash the end of the process."
+    import gc
+
+    from torch.nn.parallel import DistributedDataParallel
+
+    from lgm_nb.base.distributed import in_group, rank
+    from lgm_nb.train import main
+    from lgm_nb.training.fitting import Fit
+    torch.set_num_threads(1)
+    agree = Fit.agree
+    def agree_and_ask(self, step, asked, ready):
+        if step == 7 and rank() == 1: os.kill(os.getpid(), signal.SIGTERM)
+        return agree(self, step, asked, ready)
+    Fit.agree = agree_and_ask
+    status = main(words)
+    held = [o for o in gc.get_objects() if isinstance(o, DistributedDataParallel)]
+    sys.exit(status or in_group() or len(held))
+
+
+def test_stopped_processes_part(tmp_path):
+    "Where the group outlives a stop, or a wrapped network the group, the end may crash."
+    words = command(tmp_path / "run", "tokenizer", 3600, [])
+    port = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(free_port()))
+    pair = [FORKS.Process(target=with_variables, args=(dict(port, RANK=n, LOCAL_RANK=n),
+                                                       stopped_pair, words)) for n in "01"]
+    for process in pair: process.start()
+    assert [ended(process) for process in pair] == [0, 0]
+    assert progress(tmp_path / "run", "tokenizer") == 8
+
+
+def with_variables(variables, function, *arguments):
+    os.environ.update(variables)
+    function(*arguments)
 
 
 def test_finished_run_asked_again_by_two_processes(reference, tmp_path):

@@ -212,7 +212,7 @@ class Fit:
         if stop:
             self.writing.wait()
             raise Stopped(f"Stopped after step {step} of the {self.states.stage}; the same command "
-                          "continues.", asked or signal.SIGTERM)
+                          "continues.", asked or signal.SIGTERM, together=True)
 
 # %% ../../nbs/training/fitting.ipynb #3fa7f5c7
 def fit(run, stage, model, optimisers, terms_of, describe, training, average=None, apart=None,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from ..base.distributed import print_main
+from ..base.distributed import leave_group, print_main
 from ..base.errors import UserError, exit_status
 from ..base.files import load_into, load_json, load_tensors
 from ..base.names import shown, whole_path
@@ -99,10 +99,12 @@ def training_status(command):
         return exit_status(command)
     except Stopped as stopped:
         if alone: signal.signal(signal.SIGTERM, signal.SIG_IGN)              # schedulers repeat it
-        print_main(stopped.args[0])
-        return 0 if stopped.args[1] == signal.SIGTERM else 130
+        sentence, number, together = stopped.sentence, stopped.number, stopped.together
     except KeyboardInterrupt:
         print("Interrupted; the same command continues from the last saved state.")
         return 130
     finally:
         if alone and signal.getsignal(signal.SIGTERM) is stop: signal.signal(signal.SIGTERM, old)
+    print_main(sentence)
+    if together: leave_group()  # here, where no traceback holds the networks of the training
+    return 0 if number == signal.SIGTERM else 130

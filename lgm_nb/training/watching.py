@@ -17,7 +17,13 @@ from .runs import States
 
 # %% ../../nbs/training/watching.ipynb #213bffc8
 class Stopped(BaseException):
-    "The run was asked to stop; its state is saved."
+    """Stopped(sentence, signal, together=False): the run was asked to stop; its state is saved.
+
+    together: all processes agreed and raise it at the same step, so they can part as one.
+    """
+    def __init__(self, sentence, number, together=False):
+        super().__init__(sentence, number)
+        self.sentence, self.number, self.together = sentence, number, together
 
 
 class StopSignal:
