@@ -315,8 +315,9 @@ def test_polite_kill_of_two_processes(reference, tmp_path):
     same(finish_pair(out), finish_pair(tmp_path / "whole"))
 
 
-def stopped_pair(words):
+def stopped_pair(words, **variables):
     "Number 1 asks itself to stop; 0 when nothing is left that may crash the end of the process."
+    os.environ.update(variables)
     import gc
 
     from torch.nn.parallel import DistributedDataParallel
@@ -338,18 +339,13 @@ def stopped_pair(words):
 def test_stopped_processes_part(tmp_path):
     "Where the group outlives a stop, or a wrapped network the group, the end may crash."
     words = command(tmp_path / "run", "tokenizer", 3600, [])
-    port = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=str(free_port()))
-    pair = [FORKS.Process(target=with_variables, args=(dict(port, RANK=n, LOCAL_RANK=n),
-                                                       stopped_pair, words)) for n in "01"]
+    group = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                 MASTER_PORT=str(free_port()))
+    pair = [FORKS.Process(target=stopped_pair, args=(words,),
+                          kwargs=dict(group, RANK=n, LOCAL_RANK=n)) for n in "01"]
     for process in pair: process.start()
     assert [ended(process) for process in pair] == [0, 0]
     assert progress(tmp_path / "run", "tokenizer") == 8
-
-
-def with_variables(variables, function, *arguments):
-    os.environ.update(variables)
-    function(*arguments)
 
 
 def test_finished_run_asked_again_by_two_processes(reference, tmp_path):
