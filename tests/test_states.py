@@ -4,12 +4,13 @@ broken batches.
 import os
 import resource
 import signal
-import time
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import PATIENCE
 
 from lgm_nb.base.errors import UserError
 from lgm_nb.tokenizer import Tokenizer, TokenizerSettings
@@ -92,7 +93,7 @@ def test_folders_that_cannot_be_opened(wrong, said, tmp_path, monkeypatch):
         Run(Settings(**values | dict(out=Path(values["out"]))))
 
 
-def tiny_run(folder, stop_at=None, poison_at=None, **others):
+def tiny_run(folder, stop_at=None, poison_at=None, seen=None, **others):
     "(weights, run) after 24 steps of a very small tokenizer on random images."
     tiny, training = TokenizerSettings(width=32, encoder_depth=1,
                                        decoder_depth=1), TokenizerTraining(steps=24, batch_size=8,
@@ -104,6 +105,7 @@ def tiny_run(folder, stop_at=None, poison_at=None, **others):
     optimisers = make_optimisers(*split_parameters(net, lambda name: "blocks" in name), training)
 
     def terms(step, rows, network):
+        if seen is not None: seen(step)
         if step == stop_at and rows.start == 0: os.kill(os.getpid(), signal.SIGINT)
         x = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(step))[rows]
         out = network(x, [4, 16, 64][step % 3])
@@ -126,20 +128,21 @@ def test_stopped_and_continued_is_bit_equal(how, tmp_path):
 
 
 def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
-    "With a slow disk: the state is that of its step, and a disk that is full is told."
+    "On a disk that writes the first state as long as 11 steps: the state is that of its step."
     straight, _ = tiny_run(tmp_path / "a")
-    save, during = States.save, []
+    save, begun, step_12 = States.save, [], Event()
 
     def slowly(states, step, **state):
-        time.sleep(0.3)
-        during.append(step)
+        begun.append(step)
+        if step > 1: return  # the first one stays on disk
+        assert step_12.wait(PATIENCE), "training waits for the disk"
         save(states, step, **state)
     monkeypatch.setattr(States, "save", slowly)
-    slow, _ = tiny_run(tmp_path / "b", save_seconds=1e-9)
+    slow, _ = tiny_run(tmp_path / "b", save_seconds=1e-9,
+                       seen=lambda step: step == 12 and step_12.set())
     assert all(torch.equal(straight[name], slow[name]) for name in straight)
-    assert 1 <= len(during) < 20  # 24 steps did not wait for 24 states
-    state = States(tmp_path / "b", "tokenizer").load()
-    assert state["step"] == during[-1] < 24
+    assert begun[0] == 1 and all(step > 12 for step in begun[1:])  # none was begun in between
+    assert States(tmp_path / "b", "tokenizer").load()["step"] == 1
     monkeypatch.setattr(States, "save", save)
     continued, _ = tiny_run(tmp_path / "b", save_seconds=1e9)
     assert all(torch.equal(straight[name], continued[name]) for name in straight)
