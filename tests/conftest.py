@@ -1,12 +1,13 @@
 "A real Chromium, and a real JupyterLab on a copy of the notebooks."
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,12 @@ def pictures():
 
 
 def free_port():
-    "A port that nobody listens on."
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    "A port that nobody listens on, of those that no connection takes for itself meanwhile."
+    for port in random.SystemRandom().sample(range(20000, 32000), 1000):
+        with suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port from 20000 to 32000")
 
 
 def answers(address):

@@ -11,11 +11,13 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
+import standing
 import torch
-from conftest import free_port
+from conftest import PATIENCE, free_port
 
 from lgm_nb.base.files import load_json, load_tensors
 from lgm_nb.training.runs import Run, States, digest_of
@@ -44,27 +46,40 @@ def command(out, stage="all", save_seconds=0, more=JUDGED):
     return ["--out", str(out), "--stage", stage, "--save-seconds", str(save_seconds), *TINY, *more]
 
 
-def child(words, output, launcher=None, **variables):
-    "The real command (or a launcher of it) in a forked process, what it prints appended to a file."
-    os.environ.update(variables)
+def child(words, output, stands, launcher=None, **variables):
+    """The real command (or a launcher of it) in a forked process, what it prints appended to a
+    file; stands: the arguments of `stand`, or none.
+    """
+    os.environ.update(variables, STAND=json.dumps(stands))
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2): os.dup2(file, stream)
     torch.set_num_threads(1)
     from torch.distributed.run import main as torchrun
 
     from lgm_nb.train import main
-    sys.exit(torchrun([*launcher, "-m", "lgm_nb.train", *words]) if launcher else main(words))
+    if launcher: sys.exit(torchrun([*launcher, standing.__file__, *words]))
+    if stands: standing.stand(**stands)
+    sys.exit(main(words))
 
 
-def start(out, *how, **more):
-    process = FORKS.Process(target=child, args=(command(out, *how), out.with_suffix(".txt")),
-                            kwargs=more)
+def start(out, *how, stands=None, **more):
+    "The command, begun; stands: where it stands still (`standing.stand`), or None."
+    if stands: stands = dict(stands, place=f"{out}.stands")
+    for old in out.parent.glob(f"{out.name}.stands.*"): old.unlink()
+    process = FORKS.Process(target=child, kwargs=more,
+                            args=(command(out, *how), out.with_suffix(".txt"), stands))
     process.start()
     return process
 
 
+def until_it_stands(process, out, ranks=(0,)):
+    places = [Path(f"{out}.stands.{rank}") for rank in ranks]
+    wait_for(process, lambda: all(place.exists() for place in places))
+    assert process.exitcode is None, out.with_suffix(".txt").read_text()
+
+
 def ended(process):
-    process.join(60)
+    process.join(PATIENCE)
     if process.exitcode is None:
         process.kill()
         pytest.fail("the command hangs")
@@ -92,7 +107,7 @@ def progress(out, stage):
 
 
 def wait_for(process, condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while process.exitcode is None and not condition():
         assert time.monotonic() < end, "the command hangs"
         time.sleep(0.0005)
@@ -127,10 +142,14 @@ def killed(reference, tmp_path_factory):
     plan = [("tokenizer", n) for n in [0, *steps("tokenizer", 8)]]
     plan += [("generator", n) for n in [0, 0, 0, *steps("generator", 8)]]
     for number, (stage, step) in enumerate(plan):
-        process = start(out)
-        wait_for(process, lambda: progress(out, stage) >= step)
-        if step and number % 2: wait_for(process, lambda: any(out.glob(f".{stage}.saving.*.part")))
-        else: time.sleep(draw.uniform(0, 0.1))
+        reached = max(step, progress(out, stage) + 1)
+        if step and number % 2:  # in the middle of writing
+            process = start(out, stands=dict(stage=stage, step=reached, where="writing"))
+            until_it_stands(process, out)
+        else:  # at any moment of some steps
+            process = start(out, stands=dict(stage=stage, step=reached + 3))
+            wait_for(process, lambda: progress(out, stage) >= step)
+            time.sleep(draw.uniform(0, 0.1))
         before = set(out.rglob("*.part"))
         process.kill()
         if ended(process) == -signal.SIGKILL:
@@ -164,11 +183,11 @@ def test_kills_change_nothing_in_half_precision(reference, tmp_path):
     for step in (None, 4):
         out = tmp_path / f"run-{step}"
         if step:
-            process = start(out, "tokenizer", 0, half)
-            wait_for(process, lambda out=out: progress(out, "tokenizer") >= step)
+            process = start(out, "tokenizer", 0, half, stands=dict(stage="tokenizer", step=step))
+            until_it_stands(process, out)
             process.kill()
             ended(process)
-            assert 0 < progress(out, "tokenizer") < LAST["tokenizer"]
+            assert progress(out, "tokenizer") == step
         for stage in LAST: assert run(out, stage, 0, half)[0] == 0
         assert json.loads((out / "settings.json").read_text())["precision"] == "bf16"
     same(out, tmp_path / "run-None")
@@ -217,8 +236,8 @@ def test_log_line_cut_short(reference, tmp_path):
 
 def test_damaged_state_falls_back(reference, tmp_path):
     out = tmp_path / "run"
-    process = start(out)
-    wait_for(process, lambda: progress(out, "tokenizer") >= 12)
+    process = start(out, stands=dict(stage="tokenizer", step=12))
+    until_it_stands(process, out)
     process.kill()
     ended(process)
     newest, older = States(out, "tokenizer").paths()[:2]
@@ -234,25 +253,17 @@ def test_damaged_state_falls_back(reference, tmp_path):
 
 def test_polite_kill_saves_within_a_step(reference, tmp_path):
     out = tmp_path / "run"
-    for stage, save_seconds, number in (("tokenizer", 0, signal.SIGTERM),
-                                        ("tokenizer", 3600, signal.SIGTERM),
-                                        ("generator", 0, signal.SIGINT),
-                                        ("generator", 3600, signal.SIGTERM)):
-        process, first = start(out, "all", save_seconds), max(0, progress(out, stage))
-        def logged():
-            return re.findall(rf'"stage": "{stage}", "step": (\d+)',
-                              (out / "log.jsonl").read_text()) if (
-                                  out / "log.jsonl").exists() else []
-        if save_seconds: wait_for(process, lambda: "20" in logged())
-        else: wait_for(process, lambda: progress(out, stage) >= 5)
-        os.kill(process.pid, signal.SIGSTOP)  # hold it, so that the step under way is known
-        done = int(logged()[-1]) + 1 if save_seconds else progress(out, stage)
+    for stage, save_seconds, number, step in (("tokenizer", 0, signal.SIGTERM, 6),
+                                              ("tokenizer", 3600, signal.SIGTERM, 21),
+                                              ("generator", 0, signal.SIGINT, 6),
+                                              ("generator", 3600, signal.SIGTERM, 21)):
+        process = start(out, "all", save_seconds, stands=dict(stage=stage, step=step))
+        until_it_stands(process, out)
         os.kill(process.pid, number)
-        os.kill(process.pid, signal.SIGCONT)
         assert ended(process) == (0 if number == signal.SIGTERM else 130)
-        assert done <= progress(out, stage) <= done + 1 and progress(out, stage) > first
-        assert (f"Stopped after step {progress(out, stage)} of the {stage}; the same command "
-                "continues." in out.with_suffix(".txt").read_text())
+        assert progress(out, stage) == step + 1
+        assert (f"Stopped after step {step + 1} of the {stage}; the same command continues."
+                in out.with_suffix(".txt").read_text())
         if save_seconds: finish(out) if stage == "generator" else run(out, "tokenizer")
     same(out, reference)
 
@@ -270,12 +281,12 @@ def test_second_polite_kill_is_no_interruption(reference, tmp_path):
     "A scheduler that signals every process of a job signals torchrun's workers twice."
     for seconds in (0.005, 0.02, 0.1):
         out = tmp_path / f"run{seconds}"
-        process = start(out, "tokenizer", 3600)
-        wait_for(process, (out / "log.jsonl").exists)
+        process = start(out, "tokenizer", 3600, stands=dict(stage="tokenizer", step=2))
+        until_it_stands(process, out)
         process.terminate()
         time.sleep(seconds)
         process.terminate()
-        assert ended(process) == 0 and progress(out, "tokenizer") > 0
+        assert ended(process) == 0 and progress(out, "tokenizer") == 3
 
 
 def finish_pair(out):
@@ -293,30 +304,27 @@ def test_polite_kill_of_two_processes(reference, tmp_path):
                                                          "continues.", out.with_suffix(
                                                              ".txt").read_text())
     # torchrun itself ends with 1 on SIGTERM
-    for whom, stage, status in (("worker", "tokenizer", 0), ("agent", "generator", 1)):
-        agent = start(out, "all", 0, [],
+    for whom, ranks, stage, status in (("worker", [1], "tokenizer", 0),
+                                       ("agent", [0, 1], "generator", 1)):
+        agent = start(out, "all", 0, [], stands=dict(stage=stage, step=5, ranks=ranks),
                       launcher=["--nproc-per-node=2", f"--master-port={free_port()}"])
-        wait_for(agent, lambda: progress(out, stage) >= 1)
+        until_it_stands(agent, out, ranks)
         workers = psutil.Process(agent.pid).children()
         assert len(workers) == 2
         second = next(w for w in workers if w.environ()["RANK"] == "1")
-        wait_for(agent, lambda: progress(out, stage) >= 5)
-        for worker in workers: worker.suspend()  # however late this test is woken
-        done = progress(out, stage)
         second.terminate() if whom == "worker" else agent.terminate()
-        for worker in workers: worker.resume()
         assert ended(agent) == status, out.with_suffix(".txt").read_text()
         assert not any(w.is_running() for w in workers)
-        assert done < progress(out, stage) < LAST[stage]
+        assert progress(out, stage) == 6
         assert "Warning" not in out.with_suffix(".txt").read_text()
-        assert (sentence()[
-            -1] == f"Stopped after step {progress(out, stage)} of the {stage}; the same command "
-                   "continues.")
+        assert sentence()[-1] == f"Stopped after step 6 of the {stage}; the same command continues."
     same(finish_pair(out), finish_pair(tmp_path / "whole"))
 
 
-def stopped_pair(words, **variables):
-    "Number 1 asks itself to stop; 0 when nothing is left that may crash the end of the process."
+def stopped_pair(words, again, **variables):
+    """Number 1 asks itself to stop, `again` once more when it has; 0 when nothing is left that may
+    crash the end of the process.
+    """
     os.environ.update(variables)
     import gc
 
@@ -324,24 +332,28 @@ def stopped_pair(words, **variables):
 
     from lgm_nb.base.distributed import in_group, rank
     from lgm_nb.train import main
-    from lgm_nb.training.fitting import Fit
+    from lgm_nb.training.fitting import Fit, StopSignal
     torch.set_num_threads(1)
-    agree = Fit.agree
+    agree, leave = Fit.agree, StopSignal.__exit__
     def agree_and_ask(self, step, asked, ready):
         if step == 7 and rank() == 1: os.kill(os.getpid(), signal.SIGTERM)
         return agree(self, step, asked, ready)
-    Fit.agree = agree_and_ask
+    def leave_and_ask(self, *exception):
+        leave(self, *exception)
+        if again and rank() == 1: os.kill(os.getpid(), signal.SIGTERM)
+    Fit.agree, StopSignal.__exit__ = agree_and_ask, leave_and_ask
     status = main(words)
     held = [o for o in gc.get_objects() if isinstance(o, DistributedDataParallel)]
     sys.exit(status or in_group() or len(held))
 
 
-def test_stopped_processes_part(tmp_path):
+@pytest.mark.parametrize("again", [False, True])
+def test_stopped_processes_part(tmp_path, again):
     "Where the group outlives a stop, or a wrapped network the group, the end may crash."
     words = command(tmp_path / "run", "tokenizer", 3600, [])
     group = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
                  MASTER_PORT=str(free_port()))
-    pair = [FORKS.Process(target=stopped_pair, args=(words,),
+    pair = [FORKS.Process(target=stopped_pair, args=(words, again),
                           kwargs=dict(group, RANK=n, LOCAL_RANK=n)) for n in "01"]
     for process in pair: process.start()
     assert [ended(process) for process in pair] == [0, 0]

@@ -40,9 +40,11 @@ class StopSignal:
         if self.asked is not None and number == signal.SIGINT: raise KeyboardInterrupt
         self.asked = self.asked or number
 
-    def __exit__(self, *exception):
-        if self.main:
-            for number, handler in self.old.items(): signal.signal(number, handler)
+    def __exit__(self, kind, error, trace):
+        if not self.main: return
+        if isinstance(error, Stopped) and world_size() > 1:  # they part as one; a repeated SIGTERM
+            self.old[signal.SIGTERM] = signal.SIG_IGN        # must not take one of them out
+        for number, handler in self.old.items(): signal.signal(number, handler)
 
 # %% ../../nbs/training/watching.ipynb #b8098a16
 def not_finite(name, value, step, stage, describe, run):
