@@ -15,6 +15,19 @@ STARTED = """() => [...document.querySelectorAll('.jp-InputPrompt')]
 CHANGED = """([name, old]) => {
     const picture = document.querySelector(`.lgm-${name} .lgm-picture`);
     return picture && picture.innerHTML !== old; }"""
+STANDS = "explorer => Number(explorer.querySelector('.widget-readout').innerText)"
+# press play; pause in the page itself as soon as the slider stands at 12: no round trip comes late
+PLAYED = f"""explorer => new Promise(done => {{
+    const stands = () => ({STANDS})(explorer);
+    const button = explorer.querySelector(".widget-play button");
+    button.click();
+    const timer = setInterval(() => {{
+        if (stands() < 12) return;
+        clearInterval(timer);
+        button.click();
+        setTimeout(() => done(stands()), 1000);
+    }}, 20);
+}})"""
 
 expect.set_options(timeout=1000 * PATIENCE)
 
@@ -177,18 +190,12 @@ def test_every_token_count(page, name):
 
 def test_play_button(page):
     explorer = go_to_end(page, "reconstructions", "first")
-    play, cost = explorer.locator(".widget-play button").first, explorer.locator(".lgm-cost")
-    picture = ".lgm-reconstructions .lgm-picture"
-    play.click()
-    page.wait_for_function(f"Number(document.querySelector('{picture}').dataset.k) >= 8")
-    play.click()                                     # pause
-    stands, before = cost.get_attribute("data-k"), None
-    while stands != before:                          # moves that were on their way arrive
-        page.wait_for_timeout(2000)
-        before, stands = stands, cost.get_attribute("data-k")
-    settled(page, "reconstructions", stands)
+    stands = explorer.evaluate(PLAYED)               # moves on; paused, it stands
+    assert 12 <= stands < 64
+    settled(page, "reconstructions", stands)         # moves that were on their way arrive
     page.wait_for_timeout(1000)                      # it stays there
-    assert cost.get_attribute("data-k") == stands and 8 <= int(stands) < 64
+    expect(explorer.locator(".lgm-cost")).to_have_attribute("data-k", str(stands))
+    assert explorer.evaluate(STANDS) == stands
 
 
 def test_groups_follow_image_and_token(page):

@@ -17,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from conftest import PATIENCE
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -44,7 +45,7 @@ LOSSES = {"reconstruction", "perceptual", "alignment", "latents", "adversarial",
           "discriminator", "lecam", "consistency"}
 
 
-def python(*words, timeout=400):
+def python(*words, timeout=PATIENCE):
     "Output of a real command of the package; it must end with status 0."
     done = subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True,
                           timeout=timeout, cwd=PROJECT,

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, free_port
+import standing
+from conftest import PATIENCE, PROJECT, free_port
 from PIL import Image
 
 from lgm_nb import train
@@ -28,7 +29,7 @@ TINY = """
     2 --generator-training.optimiser adamw --generator-training.lr 1e-4
     --generator-training.steps 20 --generator-training.batch-size 16 --generator-training.warmup
     10 --evaluation.lengths 64 16 --evaluation.images 8 --evaluation.samples 8
-    --evaluation.points 3
+    --evaluation.points 3 --precision float32
 """.split()
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
@@ -76,7 +77,8 @@ def here(place, capfd):
 def started(place, launcher, out, *more):
     "The command under a launcher, to its end."
     command = [*shlex.split(launcher), "-m", "lgm_nb.train", *words(place, out, *more)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT,
+                          timeout=PATIENCE)
 
 
 def apart(a, b, stage):
@@ -142,18 +144,18 @@ def job(place):
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
-    script = slurm_script(f"-m lgm_nb.train {shlex.join(words(place, out))}", out)
-    (folder / "job.sh").write_text(
-        re.sub("MASTER_PORT=[0-9]+", f"MASTER_PORT={free_port()}", script)
-    )
     slurm = dict(
         SLURM_NTASKS="2",
         SLURM_JOB_ID="1",
         SLURM_JOB_NODELIST="here",
         PATH=f"{folder / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}",
+        STAND=json.dumps(dict(place=str(folder / "stands"), stage="tokenizer", step=5)),
     )
 
-    def start():
+    def start(program="-m lgm_nb.train"):
+        script = slurm_script(f"{program} {shlex.join(words(place, out))}", out)
+        port = f"MASTER_PORT={free_port()}"
+        (folder / "job.sh").write_text(re.sub("MASTER_PORT=[0-9]+", port, script))
         return subprocess.Popen(
             ["bash", "job.sh"],
             stdout=subprocess.PIPE,
@@ -163,12 +165,12 @@ def job(place):
             env=ENVIRONMENT | slurm,
         )
 
-    process = start()
-    while not (out / "log.jsonl").exists() and process.poll() is None:
+    process = start(shlex.quote(standing.__file__))  # so that the signals come in time
+    while len(list(folder.glob("stands.*"))) < 2 and process.poll() is None:
         time.sleep(0.01)
     for task in (folder / "tasks").read_text().split():
         os.kill(int(task), signal.SIGTERM)
-    said = process.communicate(timeout=120)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0 and (folder / "requeued").read_text() == "requeue 1\n", said
     assert "the same command continues" in said
     shutil.copytree(out, place / "stopped")
@@ -178,7 +180,7 @@ def job(place):
 def test_slurm_job_stops_and_goes_on_to_the_same_bits(job, two):
     start, out, _ = job
     second = start()
-    said = second.communicate(timeout=300)[0]
+    said = second.communicate(timeout=PATIENCE)[0]
     assert second.returncode == 0 and (out / "metrics.json").exists(), said
     for stage in ("tokenizer", "generator"):
         assert apart(two[0], out, stage) == 0

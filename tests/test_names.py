@@ -50,7 +50,7 @@ TINY = ("--preset cifar10 --tokenizer-training.steps 2 --generator-training.step
         "--tokenizer-training.warmup 1 --generator-training.warmup 1 --tokenizer.width 32 "
         "--tokenizer.decoder-depth 1 --generator.width 32 --generator.depth 1 --generator.heads 2 "
         "--evaluation.samples 10 --evaluation.images 10 --evaluation.points 3 "
-        "--evaluation.lengths 64 4 --device cpu").split()
+        "--evaluation.lengths 64 4 --device cpu --precision float32").split()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import free_port
+from conftest import PATIENCE, free_port
 
 from lgm_nb.base.files import load_json
 from lgm_nb.data.images import ImageData, load_data
@@ -105,7 +105,7 @@ def python(*words, processes=1):
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}",
                 f"--master-port={free_port()}"] if processes > 1 else []
     done = subprocess.run([sys.executable, *launcher, "-m", *map(str, words)], capture_output=True,
-                          text=True, timeout=240,
+                          text=True, timeout=PATIENCE,
                           cwd=PROJECT, env=os.environ
                           | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -119,7 +119,7 @@ SMALL = """
     2 --generator-training.steps 4 --generator-training.batch-size 8 --evaluation.lengths 16 4
     --evaluation.points 3 --evaluation.images 50 --evaluation.samples 50
     --evaluation.guidance-samples 30 --evaluation.guidance-grid 1 2 --evaluation.points-grid 3
-    --evaluation.batch-size 12
+    --evaluation.batch-size 12 --precision float32
 """.split()
 
 

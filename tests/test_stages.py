@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import PATIENCE
 
 from lgm_nb.base.distributed import batch_slice
 from lgm_nb.base.errors import UserError
@@ -36,7 +37,7 @@ from lgm_nb.training.stages import (
 from lgm_nb.truncation import TruncationPattern
 
 STEPS = dict(steps=20, warmup=10, lr=1e-4, optimiser="adamw")
-TINY = Settings(device="cpu", save_seconds=1e9, data=DataSettings(limit=200),
+TINY = Settings(device="cpu", precision="float32", save_seconds=1e9, data=DataSettings(limit=200),
                 tokenizer=TokenizerSettings(width=32, latents="softvq", codewords=16),
                 tokenizer_training=TokenizerTraining(batch_size=16, **STEPS),
                 generator=GeneratorSettings(width=32, depth=2, heads=2),
@@ -84,7 +85,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
                            ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2"])):
         done = subprocess.run([sys.executable, *launcher, str(script), *plain,
                                str(tmp_path / name)], capture_output=True, text=True,
-                              env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+                              env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr[-3000:]
     for stage in ("0/tokenizer", "0/generator", "1/tokenizer"):
         one, two = (load_tensors(tmp_path / name / f"{stage}.safetensors")[0]

@@ -99,7 +99,7 @@ def tiny_run(folder, stop_at=None, poison_at=None, seen=None, **others):
                                        decoder_depth=1), TokenizerTraining(steps=24, batch_size=8,
                                                                            warmup=4)
     run = Run(Settings(out=Path(folder), device="cpu", tokenizer=tiny, tokenizer_training=training,
-                       **others).check())
+                       **dict(precision="float32") | others).check())
     torch.manual_seed(0)
     net = Tokenizer(tiny)
     optimisers = make_optimisers(*split_parameters(net, lambda name: "blocks" in name), training)

@@ -16,7 +16,7 @@ from lgm_nb.training.settings import (
 
 LENGTHS = (64, 4)
 SMALL = Settings(
-    device="cpu", data=DataSettings(limit=400),
+    device="cpu", precision="float32", data=DataSettings(limit=400),
     tokenizer=TokenizerSettings(width=32, encoder_depth=1, decoder_depth=1, heads=2),
     tokenizer_training=TokenizerTraining(steps=12, warmup=2),
     generator=GeneratorSettings(width=32, depth=1, heads=2),
