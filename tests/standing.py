@@ -16,18 +16,21 @@ def stand(place, stage, step, where="step", ranks=(0, 1)):
 
     where: "step", at the beginning of a step, when the state before it is whole (if one was due);
     "writing", in the middle of writing the state after that step. It goes on when it is asked to
-    stop. place: a path; the file PLACE.RANK tells that this process stands. ranks: which do.
+    stop; where nobody asks, it raises. place: a path; the file PLACE.RANK tells that this process
+    stands. ranks: which do. For a process of its own: nothing is put back.
     """
     from lgm_nb.training import runs
     from lgm_nb.training.fitting import Fit
-    rank, said = int(os.environ.get("RANK", 0)), Path(f"{place}.{os.environ.get('RANK', 0)}")
+    rank = int(os.environ.get("RANK", 0))
+    said = Path(f"{place}.{rank}")
     agree, save, write = Fit.agree, runs.States.save, runs.Digesting.write
 
     def wait(states, at):
         if states.stage != stage or at < step or rank not in ranks or said.exists(): return
         said.touch()
         end = time.monotonic() + PATIENCE
-        while signal.getsignal(signal.SIGTERM).__self__.asked is None and time.monotonic() < end:
+        while signal.getsignal(signal.SIGTERM).__self__.asked is None:
+            if time.monotonic() > end: raise TimeoutError("nobody asked to stop")
             time.sleep(0.001)
 
     def agree_and_wait(self, at, asked, ready):

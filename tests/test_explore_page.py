@@ -16,13 +16,15 @@ CHANGED = """([name, old]) => {
     const picture = document.querySelector(`.lgm-${name} .lgm-picture`);
     return picture && picture.innerHTML !== old; }"""
 STANDS = "explorer => Number(explorer.querySelector('.widget-readout').innerText)"
-# press play; pause in the page itself as soon as the slider stands at 12: no round trip comes late
+# press play; pause in the page itself when the slider stands at 12 and pictures come along: no
+# round trip comes late
 PLAYED = f"""explorer => new Promise(done => {{
-    const stands = () => ({STANDS})(explorer);
+    const stands = () => ({STANDS})(explorer), end = Date.now() + {1000 * PATIENCE};
+    const drawn = () => Number(explorer.querySelector(".lgm-picture").dataset.k);
     const button = explorer.querySelector(".widget-play button");
     button.click();
     const timer = setInterval(() => {{
-        if (stands() < 12) return;
+        if ((stands() < 12 || drawn() < 8) && Date.now() < end) return;
         clearInterval(timer);
         button.click();
         setTimeout(() => done(stands()), 1000);

@@ -166,7 +166,9 @@ def job(place):
         )
 
     process = start(shlex.quote(standing.__file__))  # so that the signals come in time
-    while len(list(folder.glob("stands.*"))) < 2 and process.poll() is None:
+    end = time.monotonic() + PATIENCE
+    while len(list(folder.glob("stands.*"))) < 2:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
         time.sleep(0.01)
     for task in (folder / "tasks").read_text().split():
         os.kill(int(task), signal.SIGTERM)

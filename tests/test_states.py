@@ -128,7 +128,9 @@ def test_stopped_and_continued_is_bit_equal(how, tmp_path):
 
 
 def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
-    "On a disk that writes the first state as long as 11 steps: the state is that of its step."
+    """On a disk that takes eleven steps for the first state: it is that of its step. A disk that is
+    full is told.
+    """
     straight, _ = tiny_run(tmp_path / "a")
     save, begun, step_12 = States.save, [], Event()
 

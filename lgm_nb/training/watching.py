@@ -27,7 +27,11 @@ class Stopped(BaseException):
 
 
 class StopSignal:
-    "While active, Ctrl-C and a polite kill set `asked` instead of ending the program at once."
+    """While active, Ctrl-C and a polite kill set `asked` instead of ending the program at once.
+
+    Where several processes leave it by a `Stopped` of all, they go on to part as one: a polite kill
+    is then ignored for good.
+    """
     def __enter__(self):
         self.asked = None
         self.main = threading.current_thread() is threading.main_thread()
@@ -42,8 +46,8 @@ class StopSignal:
 
     def __exit__(self, kind, error, trace):
         if not self.main: return
-        if isinstance(error, Stopped) and world_size() > 1:  # they part as one; a repeated SIGTERM
-            self.old[signal.SIGTERM] = signal.SIG_IGN        # must not take one of them out
+        if isinstance(error, Stopped) and error.together and world_size() > 1:
+            self.old[signal.SIGTERM] = signal.SIG_IGN  # repeated, it must not take one of them out
         for number, handler in self.old.items(): signal.signal(number, handler)
 
 # %% ../../nbs/training/watching.ipynb #b8098a16
