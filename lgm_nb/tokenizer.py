@@ -89,7 +89,8 @@ def check_tokenizer(s: TokenizerSettings):
     if s.padding < 0 or s.patch < 1 or size % s.patch:
         raise UserError(f"A patch of {s.patch} does not divide an image of {s.image_size} pixels "
                         f"with {s.padding} added at each edge; "
-                        f"choose a patch among {[p for p in range(2, size) if size % p == 0]}.")
+                        "choose a patch among "
+                        f"{[p for p in range(2, min(size, 1025)) if size % p == 0]}.")
     if s.width % s.heads:
         raise UserError(f"A width of {s.width} does not divide into {s.heads} heads; "
                         f"choose a multiple of {s.heads}.")
@@ -98,7 +99,7 @@ def check_tokenizer(s: TokenizerSettings):
         raise UserError(f"Tied tokens are one for each of the {side ** 2} patches, not {s.tokens}; "
                         f"write --tokenizer.tokens {side ** 2}, another --tokenizer.patch, or "
                         "--tokenizer.no-tied for separate latent tokens.")
-    if s.tied and s.blocks > 0: block_grid(side, s.blocks)
+    if s.tied and 0 < s.blocks <= s.tokens: block_grid(side, s.blocks)
     check_blocks(s.tokens, s.blocks)
     return s
 

@@ -44,6 +44,8 @@ def command(tmp_path, capsys, monkeypatch):
         ("--preset fasion", "There is no preset 'fasion'; choose among"),
         ("--init nowhere", "nowhere/settings.json"),
         ("--tokenizer.patch 5", "choose a patch among"),
+        ("--tokenizer.padding 34875243911503", "choose a patch among"),  # at once
+        ("--tokenizer.blocks 34875243911503", "blocks; choose"),
         ("--tokenizer.tokens 62", "one for each of the 64 patches, not 62"),
         ("--evaluation.lengths 64 2", "4..64"),
         ("--device tpu", "tpu"),
